@@ -1,0 +1,81 @@
+"""Every error that hubmerge raises on purpose.
+
+HubmergeError              what went wrong, where, and what to do next; the CLI prints it and exits with `exit_code`
+├── RecipeError            the recipe file: a dotted path and a line
+├── SourceError            a parent cannot be used: unknown, gated, private, pickle only, quantised
+│   └── HeaderError        a safetensors header is broken or hostile
+├── PlanError              the parents do not fit together; lists every incompatibility at once
+├── MergeError             a tensor cannot be merged with these values (found while computing)
+├── TransferError          bytes did not arrive as asked for, after all retries
+├── PublishError           the target cannot be written
+│   └── TargetMovedError   the target changed while the merge ran
+└── HubServerError         the local Hub could not start
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HubmergeError(Exception):
+    """A mistake or a misfortune that is not a bug: one sentence, and the next step in `hint`.
+
+    Attributes:
+        hint: What to do next, as a sentence or a command line; printed on its own line.
+        exit_code: The exit status of the CLI.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class RecipeError(HubmergeError):
+    """The recipe does not say something that can be done; the message begins with its path and line."""
+
+
+class SourceError(HubmergeError):
+    """A parent checkpoint, its files or its tokenizer cannot be used."""
+
+
+class HeaderError(SourceError):
+    """A safetensors header that is broken, truncated or hostile."""
+
+
+class PlanError(HubmergeError):
+    """The recipe and the checkpoints do not fit together.
+
+    Attributes:
+        problems: Every incompatibility found, one sentence each, in plan order.
+    """
+
+    def __init__(self, problems: Sequence[str], *, hint: str | None = None) -> None:
+        self.problems = tuple(problems)
+        if len(self.problems) == 1:
+            message = self.problems[0]
+        else:
+            lines = "\n".join(f"  - {problem}" for problem in self.problems)
+            message = f"{len(self.problems)} things in the recipe do not fit its models:\n{lines}"
+        super().__init__(message, hint=hint)
+
+
+class MergeError(HubmergeError):
+    """A tensor cannot be merged with the values that it holds; the message names it."""
+
+
+class TransferError(HubmergeError):
+    """Bytes did not arrive as they were asked for, after every retry."""
+
+
+class PublishError(HubmergeError):
+    """The target repo or folder cannot be written."""
+
+
+class TargetMovedError(PublishError):
+    """The target branch got another commit while the merge ran; nothing was overwritten."""
+
+
+class HubServerError(HubmergeError):
+    """The local Hub cannot start or lacks its extra packages."""
