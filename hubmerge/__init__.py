@@ -1,0 +1,1 @@
+"""Merge language models from Hub to Hub: plan, stream, publish."""

@@ -1,0 +1,1 @@
+"""How one checkpoint is made from others: recipe, plan, methods, stream, pipeline."""
