@@ -1,0 +1,141 @@
+"""What a model card says about a merge, as plain data: gathered by the pipeline, read by the templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Outcome(Enum):
+    """What may happen to a merge under the licences of its parents."""
+
+    DERIVED = "follows from the parents' licences"
+    CONSENT = "a person must choose a licence and say why"
+    FORBIDDEN = "the parents' licences do not allow it"
+    OVERRIDDEN = "chosen by a person, who said why"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParentLicence:
+    """What one parent declares about its licence, in its own spelling.
+
+    Attributes:
+        label: The parent's name in sentences.
+        license: As its card has it; several apply together if commas separate them. None if it declares none.
+        name: `license_name`, what an `other` licence is called.
+        link: Absolute URL of the licence's text.
+    """
+
+    label: str
+    license: str | None
+    name: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LicenceDecision:
+    """The licence of a merge, and how it was found.
+
+    Attributes:
+        license: The Hub's licence id; None if none could be derived.
+        name: `license_name`, only with the id `other`.
+        link: `license_link`, only with the id `other`.
+        reasons: Whole sentences, first to last.
+        notices: Duties that come with the licence, whole sentences.
+        override_reason: What the person said who chose the licence; None unless OVERRIDDEN.
+    """
+
+    license: str | None
+    name: str | None = None
+    link: str | None = None
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+    override_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParentFacts:
+    """One model that the merge was made from.
+
+    Attributes:
+        label: The model as the recipe writes it.
+        role: What it is to the merge, as a phrase: "base model", "weight 0.36, density 0.65", "layers 0-24".
+        repo_id: None for a local folder.
+        sha: The commit that was read, 40 hexadecimal digits; None for a local folder.
+        license: As its card has it; several are separated by commas.
+        license_link: As its card has it: a URL, or a file of its repo.
+        tags: Its card's tags, unfiltered; so are languages and datasets.
+    """
+
+    label: str
+    role: str
+    repo_id: str | None = None
+    sha: str | None = None
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    gated: bool = False
+    tags: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    is_base: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """One file of the merge; `sha256` is 64 hexadecimal digits, or None where nobody computed it."""
+
+    path: str
+    size_bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeFacts:
+    """Everything that the card of a merge says.
+
+    Attributes:
+        repo_id: Where it is published; None for a folder.
+        title: The card's heading.
+        method_title: The method's name in prose.
+        method_paper: URL of its paper or source; None for folklore.
+        method_summary: One sentence: what the method does.
+        parents: In the order of the recipe, the base model included.
+        recipe_text: The recipe, verbatim.
+        normalised_recipe: The recipe with every default written out and every parent at its commit.
+        command: The command line that makes this merge again.
+        dtype: Of the weights, by its name in torch without the prefix: "bfloat16".
+        architecture: First of `architectures` in config.json.
+        pipeline_tag: The Hub's task id.
+        context_length: In tokens.
+        tokenizer_from: Where the tokenizer comes from, as a phrase: "a/b", "the union of all parents' vocabularies".
+        chat_template: Whether the published tokenizer has one.
+        version: hubmerge's.
+        fingerprint: Of the plan.
+        files: In the order in which they are listed.
+        notes: Warnings of the plan, whole sentences.
+    """
+
+    repo_id: str | None
+    title: str
+    method_title: str
+    method_paper: str | None = None
+    method_summary: str
+    parents: tuple[ParentFacts, ...]
+    recipe_text: str
+    normalised_recipe: str
+    command: str
+    dtype: str
+    architecture: str | None = None
+    pipeline_tag: str | None = None
+    parameter_count: int
+    context_length: int | None = None
+    tokenizer_from: str
+    chat_template: bool = False
+    seed: int | None = None
+    version: str
+    fingerprint: str
+    files: tuple[FileFacts, ...] = ()
+    notes: tuple[str, ...] = ()
+    licence: LicenceDecision
