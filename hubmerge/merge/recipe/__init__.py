@@ -1,0 +1,27 @@
+"""The recipe language: YAML → Recipe, and the value of every parameter for every tensor."""
+
+from hubmerge.merge.recipe.model import (
+    ModelToken,
+    ModuleRecipe,
+    Parameters,
+    Recipe,
+    Slice,
+    SliceSource,
+    Source,
+    TokenChoice,
+    TokenizerChoice,
+    ZeroToken,
+)
+
+__all__ = [
+    "ModelToken",
+    "ModuleRecipe",
+    "Parameters",
+    "Recipe",
+    "Slice",
+    "SliceSource",
+    "Source",
+    "TokenChoice",
+    "TokenizerChoice",
+    "ZeroToken",
+]

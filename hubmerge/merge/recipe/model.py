@@ -1,0 +1,130 @@
+"""What a recipe says, without the text it was written in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, Union
+
+from hubmerge.merge.settings import Setting
+from hubmerge.weights.reference import ModelRef
+
+Source: TypeAlias = Union[ModelRef, "Recipe"]
+Parameters: TypeAlias = Mapping[str, Setting]
+
+
+@dataclass(frozen=True)
+class SliceSource:
+    """One input of a slice.
+
+    Attributes:
+        layer_range: Layers [start, stop) of the model; None for all of them.
+        parameters: What holds for this input alone.
+        where: Its path and line in the recipe, for messages: `models[1] (line 12)`.
+    """
+
+    model: Source
+    layer_range: tuple[int, int] | None
+    parameters: Parameters
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A run of output layers; every source gives as many layers as the others.
+
+    Attributes:
+        base_model: Base of this slice alone; None for the recipe's.
+    """
+
+    sources: tuple[SliceSource, ...]
+    base_model: Source | None
+    parameters: Parameters
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class ModuleRecipe:
+    """How one part of a model (`text_decoder`, `vision_tower`, ...) is made.
+
+    Attributes:
+        whole_models: Whether it was written as `models`; see `Recipe`.
+    """
+
+    slices: tuple[Slice, ...]
+    parameters: Parameters
+    whole_models: bool
+
+
+@dataclass(frozen=True)
+class ModelToken:
+    """The embedding that a model has for a token, named by its text or its id."""
+
+    model: Source
+    token: str | None
+    token_id: int | None
+
+
+@dataclass(frozen=True)
+class ZeroToken:
+    """An embedding of zeros."""
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """Where a token's embedding comes from.
+
+    Attributes:
+        source: None for the usual rule.
+        force: Whether models that have the token get this embedding too.
+    """
+
+    source: ModelRef | Recipe | ModelToken | ZeroToken | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class TokenizerChoice:
+    """The output's vocabulary.
+
+    Attributes:
+        source: `union`, `base`, or the model whose tokenizer it is.
+        pad_to_multiple_of: Rows of the embedding are filled up to a multiple of this; None for no padding.
+    """
+
+    source: ModelRef | Recipe | str
+    tokens: Mapping[str, TokenChoice]
+    pad_to_multiple_of: int | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A merge as its recipe states it; an input may itself be a recipe.
+
+    Attributes:
+        method: A name in `METHODS`.
+        slices: Output layers from first to last; empty where `modules` says it. The `models` form is one slice.
+        whole_models: Whether it was written as `models`: one slice, whose sources have no layer range.
+        dtype: Result dtype if `out_dtype` is None: float16, bfloat16, float32 or float64; None for the inputs' promotion.
+        chat_template: `auto`, the name of a known template, or Jinja text.
+        name: What other documents of the same file call it.
+        warnings: What was accepted but has no effect or another effect than elsewhere, one sentence each, with path and
+            line. The outermost recipe has those of all.
+        text: The recipe as it was written, all documents of the file.
+    """
+
+    method: str
+    slices: tuple[Slice, ...]
+    whole_models: bool
+    base_model: Source | None
+    parameters: Parameters
+    dtype: str | None = None
+    out_dtype: str | None = None
+    tokenizer: TokenizerChoice | None = None
+    chat_template: str | None = None
+    modules: Mapping[str, ModuleRecipe] | None = None
+    name: str | None = None
+    seed: int = 0
+    warnings: tuple[str, ...] = ()
+    text: str = field(default="", repr=False, compare=False)
+    where: str = field(default="", compare=False)
