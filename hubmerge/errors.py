@@ -9,6 +9,7 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 ├── TransferError          bytes did not arrive as asked for, after all retries
 ├── PublishError           the target cannot be written
 │   └── TargetMovedError   the target changed while the merge ran
+├── CardError              a model card, a template or a lock file cannot be read or is refused
 └── HubServerError         the local Hub could not start
 """
 
@@ -75,6 +76,10 @@ class PublishError(HubmergeError):
 
 class TargetMovedError(PublishError):
     """The target branch got another commit while the merge ran; nothing was overwritten."""
+
+
+class CardError(HubmergeError):
+    """A model card, its template or a lock file that cannot be read, or that the Hub refuses."""
 
 
 class HubServerError(HubmergeError):
