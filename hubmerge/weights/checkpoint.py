@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
 
-from hubmerge.weights.files import Files
-from hubmerge.weights.header import TensorInfo
+from hubmerge.errors import HeaderError, HubmergeError, SourceError
+from hubmerge.weights.files import Files, entry_of, read_small
+from hubmerge.weights.front_matter import parse_front_matter
+from hubmerge.weights.header import Header, TensorInfo, header_length, parse_header
+from hubmerge.weights.reference import ModelRef
+from hubmerge.weights.shard_index import ShardIndex, find_shards
+from hubmerge.weights.source import Source, open_source
+from hubmerge.weights.unsupported import check_not_quantized, no_config_error, no_weights_error
 
-if TYPE_CHECKING:
-    from hubmerge.weights.reference import ModelRef
+DEFAULT_BRANCH = "main"
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+
+CONFIG_LIMIT_BYTES = 10_000_000
+CARD_LIMIT_BYTES = 10_000_000
+
+FIRST_READ_BYTES = 100_000
+"""Read of each shard at once; the header of an 8-billion-parameter model's shard has about 10 kB."""
+
+HEADER_READERS = 8
+"""Requests for headers of one checkpoint at the same time."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +62,159 @@ class Checkpoint:
     gated: bool
     private: bool
     notes: tuple[str, ...] = ()
+
+
+def open_checkpoint(ref: ModelRef, *, token: str | bool | None = None) -> Checkpoint:
+    """Returns the checkpoint behind a reference, its commit pinned; `files` is open and the caller's to close.
+
+    `token` is as huggingface_hub takes it: None is the stored token if there is one, False is none.
+
+    Raises:
+        SourceError: There is no such model, it may not be read, or its weights cannot be merged.
+        TransferError: The Hub does not answer.
+    """
+    source = open_source(ref, token=token)
+    try:
+        return _read_checkpoint(ref, source)
+    except BaseException:
+        source.files.close()
+        raise
+
+
+def open_checkpoints(
+    refs: Iterable[ModelRef], *, token: str | bool | None = None, workers: int = 8
+) -> dict[ModelRef, Checkpoint]:
+    """Returns the checkpoints of all references, in their order.
+
+    A repo that several references name is opened once, so that they agree on its commit.
+
+    Raises:
+        SourceError: Some cannot be used; lists every one of them.
+    """
+    distinct = list(dict.fromkeys(refs))
+    bare = list(dict.fromkeys(map(_without_adapter, distinct)))
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        outcomes = list(pool.map(lambda ref: _try_to_open(ref, token=token), bare))
+    opened = {outcome.ref: outcome for outcome in outcomes if isinstance(outcome, Checkpoint)}
+    errors = [outcome for outcome in outcomes if isinstance(outcome, HubmergeError)]
+    if errors:
+        for checkpoint in opened.values():
+            checkpoint.files.close()
+        raise _joined(errors)
+    return {ref: replace(opened[_without_adapter(ref)], ref=ref) for ref in distinct}
+
+
+def read_header(files: Files, path: str) -> Header:
+    """Returns the header of a safetensors file: one read, two if it is long.
+
+    Raises:
+        HeaderError: It is broken; the message begins with the file.
+    """
+    file_size = entry_of(files, path).size_bytes
+    raw = files.read(path, 0, min(FIRST_READ_BYTES, file_size))
+    try:
+        length = header_length(raw, file_size=file_size)
+        raw += files.read(path, len(raw), max(length, len(raw)))
+        return parse_header(raw, file_size=file_size)
+    except HeaderError as error:
+        raise HeaderError(f"{files.label}/{path}: {error}") from None
+
+
+def _without_adapter(ref: ModelRef) -> ModelRef:
+    """Returns the same for all references that mean the same commit, whether or not they spell out the branch."""
+    bare = replace(ref, adapter=None)
+    return bare if bare.is_local else replace(bare, revision=bare.revision or DEFAULT_BRANCH)
+
+
+def _try_to_open(ref: ModelRef, *, token: str | bool | None) -> Checkpoint | HubmergeError:
+    try:
+        return open_checkpoint(ref, token=token)
+    except HubmergeError as error:
+        return error
+
+
+def _joined(errors: list[HubmergeError]) -> HubmergeError:
+    if len(errors) == 1:
+        return errors[0]
+    lines = "\n".join(f"  - {error}" + (f" ({error.hint})" if error.hint else "") for error in errors)
+    return SourceError(f"{len(errors)} models cannot be used:\n{lines}")
+
+
+def _read_checkpoint(ref: ModelRef, source: Source) -> Checkpoint:
+    files = source.files
+    config = _read_config(files)
+    index = find_shards(files)
+    if not index.files:
+        raise no_weights_error(files.label, files.entries())
+    with ThreadPoolExecutor(max_workers=HEADER_READERS) as pool:
+        card = pool.submit(_read_card, files)
+        headers = dict(zip(index.files, pool.map(lambda path: read_header(files, path), index.files), strict=True))
+        tensors, stray_notes = _place_tensors(files.label, index, headers)
+        check_not_quantized(files.label, config, (tensor.info for tensor in tensors.values()))
+        return Checkpoint(
+            ref=ref,
+            sha=source.sha,
+            files=files,
+            config=config,
+            tensors=tensors,
+            card=card.result(),
+            gated=source.gated,
+            private=source.private,
+            notes=index.notes + stray_notes,
+        )
+
+
+def _read_config(files: Files) -> Mapping[str, Any]:
+    if CONFIG_FILE not in files.entries():
+        raise no_config_error(files.label, files.entries())
+    content = read_small(files, CONFIG_FILE, limit_bytes=CONFIG_LIMIT_BYTES)
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{files.label}/{CONFIG_FILE} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise SourceError(f"{files.label}/{CONFIG_FILE} is not a JSON object")
+    return config
+
+
+def _read_card(files: Files) -> Mapping[str, Any]:
+    entry = files.entries().get(CARD_FILE)
+    if entry is None or entry.size_bytes > CARD_LIMIT_BYTES:
+        return {}
+    return parse_front_matter(files.read(CARD_FILE, 0, entry.size_bytes))
+
+
+def _place_tensors(
+    label: str, index: ShardIndex, headers: Mapping[str, Header]
+) -> tuple[dict[str, SourceTensor], tuple[str, ...]]:
+    """Returns the tensors by name, each from the file that the index names, and what is odd about them."""
+    placed: dict[str, SourceTensor] = {}
+    strays: list[str] = []
+    for file, header in headers.items():
+        for info in header.tensors:
+            home = index.weight_map.get(info.name, file)
+            if home != file:
+                continue
+            if info.name in placed:
+                raise SourceError(f"{label} has the tensor {info.name} in {placed[info.name].file} and in {file}")
+            placed[info.name] = SourceTensor(file, info)
+            if index.weight_map and info.name not in index.weight_map:
+                strays.append(info.name)
+    _check_complete(label, index, placed)
+    return placed, _note_on_strays(label, strays)
+
+
+def _check_complete(label: str, index: ShardIndex, placed: Mapping[str, SourceTensor]) -> None:
+    missing = [name for name in index.weight_map if name not in placed]
+    if missing:
+        first = missing[0]
+        raise SourceError(
+            f"{label} lacks {len(missing)} tensors that its index names; the first is {first}, "
+            f"which {index.weight_map[first]} does not have"
+        )
+
+
+def _note_on_strays(label: str, strays: list[str]) -> tuple[str, ...]:
+    if not strays:
+        return ()
+    return (f"{label} has {len(strays)} tensors that its index does not name, first {strays[0]}; they are merged too",)
