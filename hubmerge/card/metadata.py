@@ -1,0 +1,70 @@
+"""The front matter of a merge: which keys say what, and what of an earlier card stays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hubmerge.card.facts import MergeFacts
+from hubmerge.card.front_matter import texts
+
+OWN_TAGS = ("merge", "mergekit", "hubmerge")
+"""`mergekit` because bots find merges, and the mergekit_config.yml beside the card, by it."""
+
+CARRIED_TAGS = ("not-for-all-audiences",)
+"""Tags that a merge takes over from any parent."""
+
+_OWN_KEYS = ("base_model", "base_model_relation", "library_name", "license", "license_name", "license_link")
+_SHARED_KEYS = ("tags", "language", "datasets")
+
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9_][\w.-]*(?<![.-])", re.ASCII)
+_LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
+_DATASET_BUILDERS = frozenset({"arrow", "audiofolder", "csv", "generator", "imagefolder", "json", "parquet", "text"})
+"""What trainers write for data without an id: the name of the loader."""
+
+
+def card_metadata(facts: MergeFacts) -> dict[str, Any]:
+    """Returns the front matter of a merge in its final order; what is not known is left out."""
+    base_models = _distinct(parent.repo_id for parent in facts.parents if _is_hub_id(parent.repo_id))
+    languages = _distinct(language for parent in facts.parents for language in parent.languages)
+    datasets = _distinct(dataset for parent in facts.parents for dataset in parent.datasets)
+    metadata = {
+        "base_model": base_models,
+        "base_model_relation": "merge",
+        "library_name": "transformers",
+        "pipeline_tag": facts.pipeline_tag,
+        "tags": _tags(facts),
+        "language": [language for language in languages if _LANGUAGE.fullmatch(language)],
+        "license": facts.licence.license,
+        "license_name": facts.licence.name,
+        "license_link": facts.licence.link,
+        "datasets": [name for name in datasets if _is_hub_id(name) and name not in _DATASET_BUILDERS],
+    }
+    return {key: value for key, value in metadata.items() if value}
+
+
+def merge_metadata(own: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns our front matter with what else an earlier card has: its own keys, tags, languages and data sets.
+
+    What only a merge tool knows (the parents, the licence) is ours alone: an earlier value goes even if we have none.
+    """
+    merged = dict(own)
+    for key in _SHARED_KEYS:
+        if key in previous:
+            merged[key] = _distinct((*texts(own.get(key)), *texts(previous[key])))
+    extra = {key: value for key, value in previous.items() if key not in merged and key not in _OWN_KEYS}
+    return {**merged, **extra}
+
+
+def _tags(facts: MergeFacts) -> list[str]:
+    inherited = {tag for parent in facts.parents for tag in parent.tags}
+    return [*OWN_TAGS, *(tag for tag in CARRIED_TAGS if tag in inherited)]
+
+
+def _is_hub_id(text: str | None) -> bool:
+    return text is not None and len(text) <= 2 * 96 + 1 and _HUB_ID.fullmatch(text) is not None
+
+
+def _distinct(items: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(item for item in items if item is not None))

@@ -1,0 +1,105 @@
+"""Facts of a merge to the text of its README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from hubmerge.card.facts import MergeFacts
+from hubmerge.card.front_matter import read_metadata, split_card, write_card
+from hubmerge.card.lineage import lineage_graph
+from hubmerge.card.markdown import FILTERS, Markdown, printed
+from hubmerge.card.metadata import card_metadata, merge_metadata
+from hubmerge.card.sections import fence_section, replace_sections
+from hubmerge.errors import CardError
+
+SECTIONS = (
+    *("summary", "parents", "method", "recipe", "reproduce", "tokenizer"),
+    *("usage", "lineage", "licence", "notes", "provenance"),
+)
+"""In the order of the card; each is a template of templates/sections, and one that prints nothing is left out."""
+
+CARD_TEMPLATE = "card.md.jinja"
+
+
+def render_card(facts: MergeFacts, *, template: Path | None = None, previous: str | None = None) -> str:
+    """Returns a README.md with front matter; the same facts give the same text.
+
+    Of a card that is already there, text outside our sections and metadata that is not ours stay. A card without our
+    sections was written by a person or by another tool: it stays whole, below ours, where it can mislead nobody about
+    this merge; once moved elsewhere by hand it stays there.
+
+    Args:
+        facts: The merge.
+        template: Lays out a new card in place of card.md.jinja; `sections/NAME.md.jinja` beside it replaces a section.
+        previous: The README.md that the target has.
+
+    Raises:
+        CardError: The template does not work, or the previous front matter cannot be read and so would be lost.
+    """
+    metadata, body = _read_previous(previous or "")
+    environment = _environment(template)
+    sections = {name: _section(environment, name, facts) for name in SECTIONS}
+    renewed = replace_sections(body, sections)
+    if renewed is None:
+        layout = template.name if template else CARD_TEMPLATE
+        renewed = _rendered(environment, layout, {"merge": facts, "sections": sections})
+        renewed += _earlier_text(body)
+    return write_card(merge_metadata(card_metadata(facts), metadata), renewed)
+
+
+def templates_folder() -> Path:
+    """Returns the folder of the shipped templates: inside the package in a wheel, beside it in a source checkout."""
+    package = Path(__file__).parents[1]
+    shipped = package / "templates"
+    return shipped if shipped.is_dir() else package.parent / "templates"
+
+
+def _environment(template: Path | None) -> Environment:
+    folders = [template.parent, templates_folder()] if template else [templates_folder()]
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(folders),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # that is for HTML; `finalize` escapes for Markdown
+        finalize=printed,
+    )
+    environment.filters.update(FILTERS)
+    return environment
+
+
+def _section(environment: Environment, name: str, facts: MergeFacts) -> Markdown:
+    context = {"merge": facts, "graph": lineage_graph(facts)}
+    text = _rendered(environment, f"sections/{name}.md.jinja", context)
+    return Markdown(fence_section(name, text) if text.strip() else "")
+
+
+def _rendered(environment: Environment, name: str, context: Mapping[str, Any]) -> str:
+    try:
+        return environment.get_template(name).render(context)
+    except TemplateNotFound as error:
+        raise CardError(f"there is no card template {error.name}") from error
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CardError(f"the card template {name} does not work: {error}") from error
+
+
+def _read_previous(card: str) -> tuple[dict[str, Any], str]:
+    front_matter, body = split_card(card)
+    try:
+        return read_metadata(front_matter), body
+    except ValueError as error:
+        raise CardError(
+            f"the front matter of the target's README.md cannot be kept: {error}",
+            hint="Repair the front matter, or delete the README.md, and publish again.",
+        ) from error
+
+
+def _earlier_text(body: str) -> str:
+    if not body.strip():
+        return ""
+    return f"\n## Earlier card\n\nThe text below was here before this card; it is as it was.\n\n{body.strip()}\n"
