@@ -1,1 +1,53 @@
-"""Merge language models from Hub to Hub: plan, stream, publish."""
+"""Merge language models from Hub to Hub: plan, stream, publish.
+
+import hubmerge
+
+plan = hubmerge.build_plan("recipe.yml")
+hubmerge.merge_to_folder("recipe.yml", "merged")
+hubmerge.merge_and_push("recipe.yml", "me/merged-7b")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hubmerge.errors import HubmergeError
+from hubmerge.version import __version__
+
+if TYPE_CHECKING:
+    from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
+    from hubmerge.merge.pipeline import plan_recipe as build_plan
+    from hubmerge.merge.plan import Plan
+    from hubmerge.merge.recipe import Recipe, load_recipe
+
+__all__ = [
+    "HubmergeError",
+    "MergeOptions",
+    "Plan",
+    "Recipe",
+    "__version__",
+    "build_plan",
+    "load_recipe",
+    "merge_and_push",
+    "merge_to_folder",
+]
+
+_HOMES = {
+    "MergeOptions": ("hubmerge.merge.pipeline", "MergeOptions"),
+    "Plan": ("hubmerge.merge.plan", "Plan"),
+    "Recipe": ("hubmerge.merge.recipe", "Recipe"),
+    "build_plan": ("hubmerge.merge.pipeline", "plan_recipe"),
+    "load_recipe": ("hubmerge.merge.recipe", "load_recipe"),
+    "merge_and_push": ("hubmerge.merge.pipeline", "merge_and_push"),
+    "merge_to_folder": ("hubmerge.merge.pipeline", "merge_to_folder"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that `import hubmerge` and `hubmerge --help` need no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hubmerge' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

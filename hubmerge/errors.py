@@ -10,6 +10,7 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 ├── PublishError           the target cannot be written
 │   └── TargetMovedError   the target changed while the merge ran
 ├── CardError              a model card, a template or a lock file cannot be read or is refused
+├── LicenceError           the parents' licences do not allow the merge, or somebody has to decide
 └── HubServerError         the local Hub could not start
 """
 
@@ -80,6 +81,10 @@ class TargetMovedError(PublishError):
 
 class CardError(HubmergeError):
     """A model card, its template or a lock file that cannot be read, or that the Hub refuses."""
+
+
+class LicenceError(HubmergeError):
+    """The parents' licences do not allow a merge to be published."""
 
 
 class HubServerError(HubmergeError):

@@ -145,6 +145,12 @@ class ShardFile:
             self._hashed_bytes += len(block)
 
 
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class _Extents:
     """Which bytes have been written, as the length of the unbroken prefix and the extents beyond it."""
 

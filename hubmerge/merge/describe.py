@@ -1,0 +1,151 @@
+"""A plan as its card and lock file tell it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, ParentFacts
+from hubmerge.card.lock import LockedFile, LockedOutput, LockedParent, LockFacts
+from hubmerge.card.parents import parent_facts
+from hubmerge.merge.explain import parent_role
+from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.methods import get_method
+from hubmerge.merge.normalise import normalised_recipe
+from hubmerge.merge.plan import Plan
+from hubmerge.publish import StagedShard
+from hubmerge.version import __version__
+from hubmerge.weights.checkpoint import Checkpoint
+
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+
+PIPELINE_TAGS = (
+    ("ForCausalLM", "text-generation"),
+    ("LMHeadModel", "text-generation"),
+    ("ForConditionalGeneration", "image-text-to-text"),
+    ("ForSequenceClassification", "text-classification"),
+    ("ForTokenClassification", "token-classification"),
+    ("ForQuestionAnswering", "question-answering"),
+    ("ForMaskedLM", "fill-mask"),
+)
+"""Ending of an architecture's class name -> the Hub's task id."""
+
+
+def parents_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> tuple[ParentFacts, ...]:
+    """Returns what the card says about each parent."""
+    return tuple(
+        parent_facts(
+            checkpoint.card,
+            label=str(parent.ref),
+            role=parent_role(plan.recipe, parent.ref),
+            repo_id=None if parent.ref.is_local else parent.ref.path,
+            sha=parent.sha,
+            gated=checkpoint.gated,
+            is_base=parent.ref == plan.recipe.base_model,
+        )
+        for parent, checkpoint in zip(plan.parents, checkpoints, strict=True)
+    )
+
+
+def merge_facts(
+    plan: Plan,
+    parents: Sequence[ParentFacts],
+    licence: LicenceDecision,
+    *,
+    target: str,
+    is_repo: bool,
+    shards: Sequence[StagedShard],
+    side_files: Mapping[str, bytes],
+) -> MergeFacts:
+    """Returns everything that the card says; before the merge `shards` is empty.
+
+    Args:
+        target: The repo id, or the folder.
+        is_repo: Which of the two it is.
+        side_files: What is taken over from the donor.
+    """
+    method = get_method(plan.recipe.method)
+    architecture = _architecture(plan.config)
+    return MergeFacts(
+        repo_id=target if is_repo else None,
+        title=target.rsplit("/", 1)[-1] if is_repo else Path(target).name,
+        method_title=method.title,
+        method_paper=method.paper,
+        method_summary=method.summary,
+        parents=tuple(parents),
+        recipe_text=plan.recipe.text,
+        normalised_recipe=normalised_recipe(plan),
+        command=f"hubmerge merge-and-push mergekit_config.yml {target if is_repo else 'YOUR_NAME/YOUR_MODEL'}",
+        dtype=str(plan.config.get("dtype") or plan.config.get("torch_dtype") or "float32"),
+        architecture=architecture,
+        pipeline_tag=_pipeline_tag(architecture),
+        parameter_count=plan.parameter_count,
+        context_length=_context_length(plan.config),
+        tokenizer_from=_tokenizer_from(parents[plan.donor], side_files),
+        chat_template=_has_chat_template(side_files),
+        seed=plan.recipe.seed,
+        version=__version__,
+        fingerprint=fingerprint(plan),
+        files=tuple(FileFacts(path=s.filename, size_bytes=s.size_bytes, sha256=s.sha256) for s in shards),
+        notes=plan.notes,
+        licence=licence,
+    )
+
+
+def lock_facts(plan: Plan, checkpoints: Sequence[Checkpoint], shards: Sequence[StagedShard]) -> LockFacts:
+    """Returns what the lock file says."""
+    return LockFacts(
+        hubmerge_version=__version__,
+        torch_version=str(torch.__version__),
+        fingerprint=fingerprint(plan),
+        seed=plan.recipe.seed,
+        parents=tuple(_locked_parent(checkpoint) for checkpoint in checkpoints),
+        outputs=tuple(LockedOutput(path=s.filename, size_bytes=s.size_bytes, sha256=s.sha256) for s in shards),
+    )
+
+
+def _locked_parent(checkpoint: Checkpoint) -> LockedParent:
+    ref = checkpoint.ref
+    entries = checkpoint.files.entries().values()
+    return LockedParent(
+        repo_id=None if ref.is_local else ref.path,
+        sha=checkpoint.sha,
+        revision=ref.revision,
+        files=tuple(
+            LockedFile(path=entry.path, size_bytes=entry.size_bytes, sha256=entry.sha256, blob_id=entry.blob_id)
+            for entry in entries
+        ),
+    )
+
+
+def _architecture(config: Mapping[str, Any]) -> str | None:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else None
+
+
+def _pipeline_tag(architecture: str | None) -> str | None:
+    if architecture is None:
+        return None
+    return next((tag for ending, tag in PIPELINE_TAGS if architecture.endswith(ending)), None)
+
+
+def _context_length(config: Mapping[str, Any]) -> int | None:
+    text_config = config.get("text_config")
+    for holder in (config, text_config if isinstance(text_config, Mapping) else {}):
+        for key in CONTEXT_KEYS:
+            if isinstance(holder.get(key), int):
+                return int(holder[key])
+    return None
+
+
+def _tokenizer_from(donor: ParentFacts, side_files: Mapping[str, bytes]) -> str:
+    name = donor.repo_id or re.split(r"[/\\]", donor.label.rstrip("/\\"))[-1]
+    return name if any("token" in path or "vocab" in path for path in side_files) else f"none; {name} has none"
+
+
+def _has_chat_template(side_files: Mapping[str, bytes]) -> bool:
+    return "chat_template.jinja" in side_files or b'"chat_template"' in side_files.get("tokenizer_config.json", b"")

@@ -1,0 +1,133 @@
+"""A plan in words: which tensors are made how, and what each parent is to the merge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hubmerge.merge.expr import Expr, Load, Merge, Same
+from hubmerge.merge.methods.method import Value
+from hubmerge.merge.plan import OutputTensor, Plan
+from hubmerge.merge.recipe import Recipe, SliceSource
+from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
+from hubmerge.weights.reference import ModelRef
+
+SHOWN_VALUES = 5
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """Tensors that are made in the same way.
+
+    Attributes:
+        names: Their names, layer numbers replaced by `*`.
+        count: How many tensors these names stand for.
+        made_by: A method, `copy`, or `identical in all` for tensors that are not merged.
+        parameters: Their settings, with the values over the layers where they change.
+    """
+
+    names: tuple[str, ...]
+    count: int
+    made_by: str
+    parameters: str
+
+
+def tensor_groups(plan: Plan) -> tuple[TensorGroup, ...]:
+    """Returns every output tensor in exactly one group, in the order in which they are made."""
+    by_pattern: dict[tuple[str, str], list[OutputTensor]] = {}
+    for tensor in plan.tensors:
+        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", tensor.info.name)
+        by_pattern.setdefault((pattern, _made_by(tensor.expr)), []).append(tensor)
+    groups: dict[tuple[str, str], TensorGroup] = {}
+    for (pattern, made_by), tensors in by_pattern.items():
+        parameters = _parameters([tensor.expr for tensor in tensors])
+        known = groups.get((made_by, parameters))
+        names = (*known.names, pattern) if known else (pattern,)
+        count = len(tensors) + (known.count if known else 0)
+        groups[made_by, parameters] = TensorGroup(names, count, made_by, parameters)
+    return tuple(groups.values())
+
+
+def parent_role(recipe: Recipe, ref: ModelRef) -> str:
+    """Returns what a model is to the merge, as a phrase: "base model", "weight 0.36, density 0.65", "layers 0-24"."""
+    return "; ".join(dict.fromkeys(_roles(recipe, ref))) or "input"
+
+
+def setting_text(setting: Setting) -> str:
+    """Returns a setting as a recipe would say it in one line."""
+    match setting:
+        case Constant(value):
+            return _number(value)
+        case Gradient(values):
+            return f"[{', '.join(map(_number, values))}]"
+        case Filtered(cases):
+            return ", ".join(f"{case.substring or 'else'}: {setting_text(case.setting)}" for case in cases)
+
+
+def _made_by(expr: Expr) -> str:
+    if isinstance(expr, Load):
+        return "copy"
+    return "identical in all" if isinstance(expr, Same) else _tree(expr)
+
+
+def _tree(expr: Merge) -> str:
+    nested = dict.fromkeys(_tree(operand) for operand in expr.inputs if isinstance(operand, Merge))
+    return f"{expr.method}({', '.join(nested)})" if nested else expr.method
+
+
+def _parameters(exprs: Sequence[Expr]) -> str:
+    merges = [expr for expr in exprs if isinstance(expr, Merge)]
+    if not merges:
+        return ""
+    shared = [_over_layers(name, [m.settings.shared[name] for m in merges]) for name in merges[0].settings.shared]
+    own = [
+        _over_inputs(name, [[values[name] for values in m.settings.inputs] for m in merges])
+        for name in dict.fromkeys(key for values in merges[0].settings.inputs for key in values)
+    ]
+    return ", ".join([*own, *shared])
+
+
+def _over_layers(name: str, values: Sequence[Value]) -> str:
+    return f"{name} {_series([_number(value) for value in values])}"
+
+
+def _over_inputs(name: str, rows: Sequence[Sequence[Value]]) -> str:
+    """Returns one parameter's values, of all inputs side by side, over the layers."""
+    columns = [_series([_number(row[i]) for row in rows]) for i in range(len(rows[0]))]
+    return f"{name} {' | '.join(columns) if len(set(columns)) > 1 else columns[0]}"
+
+
+def _series(values: Sequence[str]) -> str:
+    runs = [value for index, value in enumerate(values) if index == 0 or value != values[index - 1]]
+    if len(runs) <= SHOWN_VALUES:
+        return " → ".join(runs)
+    step = (len(runs) - 1) / (SHOWN_VALUES - 1)
+    return " → ".join(runs[round(index * step)] for index in range(SHOWN_VALUES))
+
+
+def _number(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _roles(recipe: Recipe, ref: ModelRef) -> Iterable[str]:
+    if recipe.base_model == ref:
+        yield "base model"
+    for slice_ in recipe.slices:
+        for source in slice_.sources:
+            if isinstance(source.model, Recipe):
+                yield from (
+                    f"in {source.model.name or source.model.method}: {role}" for role in _roles(source.model, ref)
+                )
+            elif source.model == ref:
+                yield from _role_in_slice(source, is_base=recipe.base_model == ref)
+
+
+def _role_in_slice(source: SliceSource, *, is_base: bool) -> Iterable[str]:
+    parts = [] if source.layer_range is None else [f"layers {source.layer_range[0]}-{source.layer_range[1]}"]
+    if not is_base:
+        parts += [f"{name} {setting_text(setting)}" for name, setting in source.parameters.items()]
+    if parts:
+        yield ", ".join(parts)

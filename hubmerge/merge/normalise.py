@@ -1,0 +1,81 @@
+"""A recipe written out in full: every parent at its commit, every default stated, in the field's own language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from hubmerge.merge.methods import get_method
+from hubmerge.merge.methods.method import Scope
+from hubmerge.merge.plan import Plan
+from hubmerge.merge.recipe import Recipe, Slice, SliceSource, Source
+from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
+from hubmerge.weights.reference import ModelRef
+
+
+def normalised_recipe(plan: Plan) -> str:
+    """Returns YAML that makes the same merge even after the parents have moved on."""
+    commits = {parent.ref: parent.sha for parent in plan.parents}
+    return yaml.safe_dump(_recipe(plan.recipe, commits), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    whole = recipe.whole_models
+    content = {
+        "merge_method": recipe.method,
+        "base_model": None if recipe.base_model is None else _source(recipe.base_model, commits),
+        "models": [_entry(source, commits) for source in recipe.slices[0].sources] if whole else None,
+        "slices": None if whole else [_slice(slice_, commits) for slice_ in recipe.slices],
+        "parameters": _with_defaults(recipe),
+        "dtype": recipe.dtype,
+        "out_dtype": recipe.out_dtype,
+        "seed": recipe.seed,
+    }
+    return {key: value for key, value in content.items() if value is not None and value != {}}
+
+
+def _slice(slice_: Slice, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    content: dict[str, Any] = {"sources": [_entry(source, commits) for source in slice_.sources]}
+    if slice_.base_model is not None:
+        content["base_model"] = _source(slice_.base_model, commits)
+    if slice_.parameters:
+        content["parameters"] = {name: _setting(setting) for name, setting in slice_.parameters.items()}
+    return content
+
+
+def _entry(source: SliceSource, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    content: dict[str, Any] = {"model": _source(source.model, commits)}
+    if source.layer_range is not None:
+        content["layer_range"] = list(source.layer_range)
+    if source.parameters:
+        content["parameters"] = {name: _setting(setting) for name, setting in source.parameters.items()}
+    return content
+
+
+def _source(source: Source, commits: Mapping[ModelRef, str | None]) -> Any:
+    if isinstance(source, Recipe):
+        return _recipe(source, commits)
+    return str(replace(source, revision=commits.get(source) or source.revision))
+
+
+def _with_defaults(recipe: Recipe) -> dict[str, Any]:
+    stated = {name: _setting(setting) for name, setting in recipe.parameters.items()}
+    shared = (parameter for parameter in get_method(recipe.method).parameters if parameter.scope is Scope.SHARED)
+    defaults = {parameter.name: parameter.default for parameter in shared if parameter.default is not None}
+    return {**defaults, **stated}
+
+
+def _setting(setting: Setting) -> Any:
+    match setting:
+        case Constant(value):
+            return value
+        case Gradient(values):
+            return list(values)
+        case Filtered(cases):
+            return [
+                {**({"filter": case.substring} if case.substring else {}), "value": _setting(case.setting)}
+                for case in cases
+            ]

@@ -1,0 +1,201 @@
+"""A merge from its recipe to its target: resolve, plan, stream, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hubmerge.merge.documents import CARD_FILENAME, LicenceChoice, write_documents
+from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, model_refs
+from hubmerge.merge.progress import Progress, Silent, Stage
+from hubmerge.merge.recipe import Recipe, load_recipe
+from hubmerge.merge.stream import Stream, StreamOptions, open_stream
+from hubmerge.publish import FolderPublisher, HubPublisher, HubTarget, Published, Publisher, StagedShard
+from hubmerge.weights.checkpoint import Checkpoint, open_checkpoints
+from hubmerge.weights.shards import FinishedShard, ShardFile
+
+SHARDS_ON_DISK = 2
+"""One that is being filled and one that is being uploaded."""
+
+RecipeLike = str | Path | Mapping[str, Any] | Recipe
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """What holds for any merge, wherever it goes.
+
+    Attributes:
+        lenient: Unknown recipe keys are warnings instead of errors.
+        seed: Takes the place of the recipe's.
+        shard_bytes: Most bytes of tensors in one output file.
+        source_token: For reading parents; None for the token that the user logged in with, False for none.
+        licence: The licence to publish under, in place of the one that follows from the parents'.
+        template: A card template in place of the shipped one.
+    """
+
+    lenient: bool = False
+    seed: int | None = None
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+    stream: StreamOptions = field(default_factory=StreamOptions)
+    source_token: str | bool | None = None
+    licence: LicenceChoice | None = None
+    template: Path | None = None
+
+
+DEFAULT_OPTIONS = MergeOptions()
+
+
+@dataclass(frozen=True)
+class OpenMerge:
+    """A planned merge whose parents can be read."""
+
+    plan: Plan
+    checkpoints: tuple[Checkpoint, ...]
+    options: MergeOptions
+
+
+@contextmanager
+def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> Iterator[OpenMerge]:
+    """Gives the plan of a recipe, its parents open for reading.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+        SourceError: A parent cannot be used.
+        PlanError: The parents do not fit together.
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, lenient=options.lenient)
+    if options.seed is not None:
+        loaded = replace(loaded, seed=options.seed)
+    checkpoints = open_checkpoints(model_refs(loaded), token=options.source_token)
+    try:
+        plan = build_plan(loaded, checkpoints, shard_bytes=options.shard_bytes)
+        yield OpenMerge(plan, tuple(checkpoints.values()), options)
+    finally:
+        for checkpoint in checkpoints.values():
+            checkpoint.files.close()
+
+
+def plan_recipe(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> Plan:
+    """Returns the plan of a recipe; reads its parents' headers and configs only. Raises as `open_merge` does."""
+    with open_merge(recipe, options) as merge:
+        return merge.plan
+
+
+def merge_to_folder(
+    recipe: RecipeLike,
+    out_dir: str | Path,
+    *,
+    options: MergeOptions = DEFAULT_OPTIONS,
+    progress: Progress | None = None,
+) -> Published:
+    """Merges into a folder that transformers loads.
+
+    Args:
+        recipe: A file, its text, its content, or a loaded recipe.
+        out_dir: Made if it does not exist; must be empty, or hold what an interrupted run of the same merge left.
+
+    Raises:
+        HubmergeError: One of its kinds; the folder then holds nothing that looks complete.
+    """
+    with open_merge(recipe, options) as merge:
+        publisher = FolderPublisher(Path(out_dir), fingerprint=fingerprint(merge.plan))
+        return _run(merge, publisher, target=str(out_dir), is_repo=False, progress=progress or Silent())
+
+
+def merge_and_push(
+    recipe: RecipeLike,
+    repo_id: str,
+    *,
+    revision: str = "main",
+    private: bool | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+    target_token: str | None = None,
+    options: MergeOptions = DEFAULT_OPTIONS,
+    progress: Progress | None = None,
+) -> Published:
+    """Merges straight from the parents' repos into a repo of the Hub, which changes in one commit at the end.
+
+    Args:
+        recipe: A file, its text, its content, or a loaded recipe.
+        repo_id: Created if it does not exist.
+        revision: The branch to publish to; created from main if it does not exist.
+        private: Visibility of a new repo; None for the account's default.
+        create_pr: Open a pull request instead.
+        commit_message: Title of the commit or the pull request.
+        target_token: For writing; None for the token that the user logged in with.
+
+    Raises:
+        HubmergeError: One of its kinds; the branch then is as it was.
+    """
+    with open_merge(recipe, options) as merge:
+        message = commit_message or f"Merge by {merge.plan.recipe.method} with hubmerge"
+        target = HubTarget(repo_id, message, revision=revision, private=private, create_pr=create_pr)
+        publisher = HubPublisher(target, fingerprint=fingerprint(merge.plan), token=target_token)
+        return _run(merge, publisher, target=repo_id, is_repo=True, progress=progress or Silent())
+
+
+def _run(merge: OpenMerge, publisher: Publisher, *, target: str, is_repo: bool, progress: Progress) -> Published:
+    options = merge.options
+    documents = write_documents(
+        merge.plan,
+        merge.checkpoints,
+        target=target,
+        is_repo=is_repo,
+        choice=options.licence,
+        template=options.template,
+    )
+    try:
+        staged = publisher.open()
+        for warning in documents.check(publisher.existing(CARD_FILENAME)):
+            progress.say(f"The Hub says of the model card: {warning}")
+        progress.begin(merge.plan)
+        shards = _make_shards(merge, publisher, staged, progress)
+        return publisher.publish(shards, documents.files(shards, publisher.existing(CARD_FILENAME)))
+    finally:
+        publisher.close()
+
+
+def _make_shards(
+    merge: OpenMerge, publisher: Publisher, staged: Mapping[str, StagedShard], progress: Progress
+) -> list[StagedShard]:
+    """Returns all shards, staged; those that an earlier run staged are not made again."""
+    shards = merge.plan.shards
+    done = [staged[shard.filename] for shard in shards if shard.filename in staged]
+    for arrived in done:
+        progress.skip(arrived.filename, arrived.size_bytes)
+    todo = [shard for shard in shards if shard.filename not in staged]
+    files = [checkpoint.files for checkpoint in merge.checkpoints]
+    with (
+        ThreadPoolExecutor(1, "hubmerge-upload") as uploader,
+        open_stream(todo, files, options=merge.options.stream, progress=progress) as stream,
+    ):
+        pending: list[Future[StagedShard]] = []
+        for shard in todo:
+            if len(pending) >= SHARDS_ON_DISK:
+                done.append(pending.pop(0).result())
+            finished = _fill(stream, shard, publisher.workspace)
+            pending.append(uploader.submit(_stage, publisher, finished, progress))
+        done += [future.result() for future in pending]
+    return sorted(done, key=lambda shard: shard.filename)
+
+
+def _fill(stream: Stream, shard: ShardPlan, workspace: Path) -> FinishedShard:
+    file = ShardFile.create(workspace / shard.filename, shard.header, size_bytes=shard.size_bytes)
+    try:
+        stream.fill(shard, file)
+        return file.finish()
+    except BaseException:
+        file.abort()
+        raise
+
+
+def _stage(publisher: Publisher, finished: FinishedShard, progress: Progress) -> StagedShard:
+    staged = publisher.stage(finished)
+    progress.advance(Stage.STAGE, staged.size_bytes)
+    return staged

@@ -1,0 +1,267 @@
+"""The plan of a merge: everything that is decided before a byte of weights is read.
+
+A plan is pure data. It knows every byte range to read and every byte's place in the output, so executing it is
+streaming; printing it is the dry run; comparing two fingerprints tells whether two runs make the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubmerge.errors import PlanError, RecipeError
+from hubmerge.merge.assemble import Findings, assemble, sentences
+from hubmerge.merge.expr import Expr, loads
+from hubmerge.merge.planned import PlannedModel, PlannedTensor, from_checkpoint, planned_model
+from hubmerge.merge.recipe import Recipe, Source
+from hubmerge.merge.result_config import result_config
+from hubmerge.weights.checkpoint import Checkpoint
+from hubmerge.weights.header import TensorInfo, build_header, item_size
+from hubmerge.weights.reference import ModelRef
+
+DEFAULT_SHARD_BYTES = 4_000_000_000
+"""Two shards on disk at a time fit a small CI runner with room to spare; a 7B model in bf16 has four."""
+
+INDEX_FILENAME = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """A tensor of the result: the expression that makes it, and its place in its shard's file."""
+
+    expr: Expr
+    info: TensorInfo
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One output file, complete but for its tensors' data.
+
+    Attributes:
+        header: The file's first bytes, up to the data.
+        tensors: In the order of their data.
+    """
+
+    filename: str
+    header: bytes
+    tensors: tuple[OutputTensor, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the whole file."""
+        return self.tensors[-1].info.stop if self.tensors else len(self.header)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A checkpoint that the merge reads.
+
+    Attributes:
+        label: `org/name@0123abc`, or the folder.
+        sha: The commit; None for a folder.
+        read_bytes: What the plan reads of its weights.
+        stored_bytes: Size of all of its weights.
+        files: (path, size in bytes, hash or None) of its weight files.
+    """
+
+    ref: ModelRef
+    label: str
+    sha: str | None
+    read_bytes: int
+    stored_bytes: int
+    files: tuple[tuple[str, int, str | None], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge, ready to be executed.
+
+    Attributes:
+        parents: `Load.parent` counts into this.
+        donor: Number of the parent that gives config.json and tokenizer files.
+        config: config.json of the result.
+        layer_count: Layers of the result; 0 if tensor names show none.
+        notes: What the reader should know before starting, one sentence each.
+    """
+
+    recipe: Recipe
+    parents: tuple[Parent, ...]
+    donor: int
+    config: Mapping[str, Any]
+    shards: tuple[ShardPlan, ...]
+    layer_count: int
+    notes: tuple[str, ...]
+
+    @property
+    def tensors(self) -> Iterable[OutputTensor]:
+        """Every output tensor, in the order in which it is made."""
+        return (tensor for shard in self.shards for tensor in shard.tensors)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of weights to read."""
+        return sum(parent.read_bytes for parent in self.parents)
+
+    @property
+    def write_bytes(self) -> int:
+        """Size of the shards."""
+        return sum(shard.size_bytes for shard in self.shards)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Most disk that a merge to the Hub needs: the two largest shards that follow each other."""
+        sizes = [shard.size_bytes for shard in self.shards]
+        return max(map(sum, zip(sizes, [*sizes[1:], 0], strict=True)), default=0)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(tensor.info.elements for tensor in self.tensors)
+
+
+def build_plan(
+    recipe: Recipe, checkpoints: Mapping[ModelRef, Checkpoint], *, shard_bytes: int = DEFAULT_SHARD_BYTES
+) -> Plan:
+    """Returns the plan of a recipe over its opened checkpoints.
+
+    Raises:
+        RecipeError: The slices do not fit the models' layers.
+        PlanError: Tensors do not fit together; the error lists every way in which they do not.
+    """
+    _refuse_unsupported(recipe)
+    findings = Findings()
+    stored = {ref: from_checkpoint(checkpoint, parent=n) for n, (ref, checkpoint) in enumerate(checkpoints.items())}
+    model, layer_count = _Planner(stored, findings).plan(recipe)
+    if findings.problems:
+        raise PlanError(sentences(findings.problems))
+    shards = lay_out(list(model.tensors.values()), shard_bytes=shard_bytes)
+    return Plan(
+        recipe=recipe,
+        parents=_parents(checkpoints, shards),
+        donor=model.donor,
+        config=model.config,
+        shards=shards,
+        layer_count=layer_count,
+        notes=(*recipe.warnings, *_checkpoint_notes(checkpoints), *sentences(findings.notes)),
+    )
+
+
+def model_refs(recipe: Recipe) -> tuple[ModelRef, ...]:
+    """Returns every checkpoint that a recipe names, at any depth, in order and without repetition."""
+    return tuple(dict.fromkeys(_model_refs(recipe)))
+
+
+def lay_out(tensors: Sequence[PlannedTensor], *, shard_bytes: int) -> tuple[ShardPlan, ...]:
+    """Returns the output files: tensors in order, a new file where the next would exceed `shard_bytes`.
+
+    A tensor larger than `shard_bytes` gets a file of its own.
+    """
+    groups: list[list[PlannedTensor]] = []
+    room = 0
+    for tensor in tensors:
+        size = _size_bytes(tensor)
+        if not groups or size > room:
+            groups.append([])
+            room = shard_bytes
+        groups[-1].append(tensor)
+        room -= size
+    if len(groups) == 1:
+        return (_shard("model.safetensors", groups[0]),)
+    count = len(groups)
+    return tuple(
+        _shard(f"model-{number:05d}-of-{count:05d}.safetensors", group) for number, group in enumerate(groups, start=1)
+    )
+
+
+class _Planner:
+    """Plans a recipe and those nested in it, each once."""
+
+    def __init__(self, stored: Mapping[ModelRef, PlannedModel], findings: Findings) -> None:
+        self._stored = stored
+        self._merged: dict[int, PlannedModel] = {}
+        self._findings = findings
+
+    def plan(self, recipe: Recipe) -> tuple[PlannedModel, int]:
+        """Returns the recipe's result as a model, and its number of layers."""
+        sections, tensors = assemble(recipe, self._model_of, self._findings)
+        donor = self._model_of(recipe.base_model or recipe.slices[0].sources[0].model)
+        layer_count = sum(section.length for section in sections)
+        config = result_config(donor, tensors=tensors, layer_count=layer_count)
+        label = recipe.name or f"the {recipe.method} merge"
+        return planned_model(label, donor=donor.donor, config=config, tensors=tensors), layer_count
+
+    def _model_of(self, source: Source) -> PlannedModel:
+        if isinstance(source, ModelRef):
+            return self._stored[source]
+        if id(source) not in self._merged:
+            self._merged[id(source)], _ = self.plan(source)
+        return self._merged[id(source)]
+
+
+def _refuse_unsupported(recipe: Recipe) -> None:
+    if recipe.modules is not None:
+        raise RecipeError("modules: merging the parts of a model by recipes of their own is not supported yet")
+    if recipe.tokenizer is not None:
+        raise RecipeError(
+            "tokenizer: building a new vocabulary is not supported yet",
+            hint="Leave the key out: the tokenizer is then copied from the base model, or from the first model.",
+        )
+    if recipe.chat_template is not None:
+        raise RecipeError(
+            "chat_template: choosing a template is not supported yet; leave the key out to keep the base model's"
+        )
+    for ref in model_refs(recipe):
+        if ref.adapter is not None:
+            raise RecipeError(
+                f"{ref}: LoRA adapters are not supported yet", hint="Merge the adapter into its base first."
+            )
+
+
+def _model_refs(recipe: Recipe) -> Iterable[ModelRef]:
+    sources = [source.model for slice_ in recipe.slices for source in slice_.sources]
+    bases = [slice_.base_model for slice_ in recipe.slices]
+    for source in (recipe.base_model, *bases, *sources):
+        if isinstance(source, Recipe):
+            yield from _model_refs(source)
+        elif source is not None:
+            yield source
+
+
+def _parents(checkpoints: Mapping[ModelRef, Checkpoint], shards: Sequence[ShardPlan]) -> tuple[Parent, ...]:
+    read = [0] * len(checkpoints)
+    for shard in shards:
+        for tensor in shard.tensors:
+            for load in loads(tensor.expr):
+                read[load.parent] += load.tensor.size_bytes
+    return tuple(_parent(checkpoint, size) for checkpoint, size in zip(checkpoints.values(), read, strict=True))
+
+
+def _parent(checkpoint: Checkpoint, read_bytes: int) -> Parent:
+    entries = checkpoint.files.entries()
+    weights = dict.fromkeys(source.file for source in checkpoint.tensors.values())
+    return Parent(
+        ref=checkpoint.ref,
+        label=checkpoint.files.label,
+        sha=checkpoint.sha,
+        read_bytes=read_bytes,
+        stored_bytes=sum(source.info.size_bytes for source in checkpoint.tensors.values()),
+        files=tuple((path, entries[path].size_bytes, entries[path].sha256) for path in weights),
+    )
+
+
+def _checkpoint_notes(checkpoints: Mapping[ModelRef, Checkpoint]) -> list[str]:
+    return [f"{checkpoint.files.label}: {note}" for checkpoint in checkpoints.values() for note in checkpoint.notes]
+
+
+def _shard(filename: str, tensors: Sequence[PlannedTensor]) -> ShardPlan:
+    header, infos = build_header([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors])
+    outputs = tuple(OutputTensor(tensor.expr, info) for tensor, info in zip(tensors, infos, strict=True))
+    return ShardPlan(filename, header, outputs)
+
+
+def _size_bytes(tensor: PlannedTensor) -> int:
+    size = item_size(tensor.dtype)
+    for length in tensor.shape:
+        size *= length
+    return size

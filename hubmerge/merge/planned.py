@@ -1,0 +1,88 @@
+"""A model as a plan sees it: every tensor's dtype, shape and the expression that makes it, and no data.
+
+A checkpoint is a planned model whose expressions are loads; a recipe is one whose expressions are merges. That is why a
+recipe can stand wherever a model can, to any depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubmerge.merge.expr import Expr, Load
+from hubmerge.merge.layers import LayerStack, layer_index, main_stack, role
+from hubmerge.weights.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor that can be made.
+
+    Attributes:
+        dtype: safetensors code that the expression's value has, rounding included.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model that can be made.
+
+    Attributes:
+        label: What messages call it.
+        donor: Number of the parent whose config.json and tokenizer files it has.
+        config: config.json as it will be.
+        layers: The layers that slices and gradients count; None if the names show none.
+        names_by_layer: The names of `tensors` by their layer, those outside the layers under None; in order.
+    """
+
+    label: str
+    donor: int
+    config: Mapping[str, Any]
+    tensors: Mapping[str, PlannedTensor]
+    layers: LayerStack | None
+    names_by_layer: Mapping[int | None, Sequence[str]]
+
+    @property
+    def layer_count(self) -> int:
+        """Number of layers; 0 if the names show none."""
+        return 0 if self.layers is None else self.layers.count
+
+    def find(self, name: str) -> PlannedTensor | None:
+        """Returns the tensor of that name; of a head that is tied to the embedding, the embedding."""
+        found = self.tensors.get(name)
+        if found is None and self.ties_embeddings and role(name, self.layers) == "head":
+            return next((t for t in self.tensors.values() if role(t.name, self.layers) == "embed"), None)
+        return found
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether the head shares the embedding's weights; true where config is silent, as in transformers."""
+        text_config = self.config.get("text_config")
+        nested = text_config if isinstance(text_config, Mapping) else {}
+        return bool(self.config.get("tie_word_embeddings", nested.get("tie_word_embeddings", True)))
+
+
+def from_checkpoint(checkpoint: Checkpoint, *, parent: int) -> PlannedModel:
+    """Returns the model that is stored as parent number `parent`."""
+    tensors = {
+        name: PlannedTensor(name, source.info.dtype, source.info.shape, Load(parent, source.file, source.info))
+        for name, source in checkpoint.tensors.items()
+    }
+    return planned_model(checkpoint.files.label, donor=parent, config=checkpoint.config, tensors=tensors)
+
+
+def planned_model(
+    label: str, *, donor: int, config: Mapping[str, Any], tensors: Mapping[str, PlannedTensor]
+) -> PlannedModel:
+    """Returns the model that has these tensors, its layers found from their names."""
+    layers = main_stack(tensors, config)
+    by_layer: dict[int | None, list[str]] = {}
+    for name in tensors:
+        by_layer.setdefault(layer_index(name, layers), []).append(name)
+    return PlannedModel(label, donor, config, tensors, layers, by_layer)

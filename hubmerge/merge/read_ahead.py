@@ -1,0 +1,220 @@
+"""Source tensors' bytes: read from disk when they are asked for, from the Hub before they are.
+
+What must come over the network is fetched in the order in which it will be needed, batch by batch: a batch is a run of
+output tensors whose sources are about BATCH_BYTES together. Within a batch neighbouring ranges of a file become one
+request, and large ones are split over the connections. A batch is asked for when its bytes fit into the budget beside
+those that are still in use, or when nothing is in use, so the tensor that is needed next always gets its turn.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from hubmerge.merge.expr import Expr, Load, loads
+from hubmerge.weights.files import Files
+from hubmerge.weights.ranges import ByteRange, coalesce, split
+
+BATCH_BYTES = 32 << 20
+"""Small enough that a few batches fit a small budget, large enough that requests stay long."""
+
+REQUEST_BYTES = 16 << 20
+"""Longest range of one request: several connections share a large tensor, and a retry repeats little."""
+
+
+@dataclass
+class _Extent:
+    """Consecutive bytes of one remote file, on their way or here."""
+
+    load: Load
+    range: ByteRange
+    data: Tensor
+    requests: list[Future[None]] = field(default_factory=list)
+
+    def holds(self, load: Load) -> bool:
+        """Whether the tensor lies in it."""
+        same_file = (load.parent, load.file) == (self.load.parent, self.load.file)
+        return same_file and self.range.start <= load.tensor.start and load.tensor.stop <= self.range.stop
+
+
+@dataclass
+class _Batch:
+    """The remote sources of consecutive output tensors."""
+
+    loads: dict[Load, None] = field(default_factory=dict)
+    size_bytes: int = 0
+    outputs_left: int = 0
+    extents: list[_Extent] = field(default_factory=list)
+    issued: threading.Event = field(default_factory=threading.Event)
+
+
+class ReadAhead:
+    """The sources of a run of expressions; each is asked for its bytes by one thread, and then released.
+
+    Args:
+        files: One for each parent.
+        exprs: In the order in which they will be evaluated.
+        budget_bytes: Most bytes of remote sources to hold; one batch may exceed it on its own.
+        connections: Requests at a time.
+        on_read: Told the bytes of every source tensor as they arrive; may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Files],
+        exprs: Sequence[Expr],
+        *,
+        budget_bytes: int,
+        connections: int,
+        on_read: Callable[[int], None],
+    ) -> None:
+        self._files = files
+        self._on_read = on_read
+        self._budget_bytes = budget_bytes
+        self._local = {pair: files[pair[0]].local_path(pair[1]) is not None for pair in _files_of(exprs)}
+        self._batches = list(_batches([self._remote_loads(expr) for expr in exprs]))
+        self._batch_of = [batch for batch in self._batches for _ in range(batch.outputs_left)]
+        self._used_bytes = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="hubmerge-read")
+        self._issuer = threading.Thread(target=self._issue_all, name="hubmerge-read-ahead", daemon=True)
+
+    def __enter__(self) -> ReadAhead:
+        self._issuer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._issuer.join()
+        self._pool.shutdown()
+
+    def stop(self) -> None:
+        """Asks for nothing more; whoever waits for bytes that were not on their way yet gets a CancelledError."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def source(self, number: int) -> BatchSource:
+        """Returns where the bytes of expression `number` come from; waits until they are on their way."""
+        batch = self._batch_of[number]
+        batch.issued.wait()
+        return BatchSource(self._files, batch.extents)
+
+    def release(self, number: int, expr: Expr) -> None:
+        """Says that expression `number` has been evaluated, or never will be."""
+        self._on_read(_size_bytes(load for load in loads(expr) if self._local[load.parent, load.file]))
+        batch = self._batch_of[number]
+        with self._changed:
+            batch.outputs_left -= 1
+            if batch.outputs_left == 0:
+                batch.extents.clear()
+                self._used_bytes -= batch.size_bytes
+                self._changed.notify_all()
+
+    def _remote_loads(self, expr: Expr) -> list[Load]:
+        return [load for load in dict.fromkeys(loads(expr)) if not self._local[load.parent, load.file]]
+
+    def _issue_all(self) -> None:
+        for batch in self._batches:
+            if batch.size_bytes:
+                self._await_room(batch.size_bytes)
+                with suppress(RuntimeError):  # the pool takes no more requests after stop
+                    self._issue(batch)
+            batch.issued.set()
+
+    def _await_room(self, size_bytes: int) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._used_bytes == 0 or self._used_bytes + size_bytes <= self._budget_bytes
+            )
+            self._used_bytes += size_bytes
+
+    def _issue(self, batch: _Batch) -> None:
+        for extent in _extents(batch.loads):
+            for part in split(extent.range, REQUEST_BYTES):
+                extent.requests.append(self._pool.submit(self._fetch, extent, part))
+            batch.extents.append(extent)
+
+    def _fetch(self, extent: _Extent, part: ByteRange) -> None:
+        first = extent.range.start
+        buffer = buffer_of(extent.data)[part.start - first : part.stop - first]
+        self._files[extent.load.parent].read_into(extent.load.file, part.start, buffer)
+        self._on_read(part.stop - part.start)
+
+
+class BatchSource:
+    """The sources of one expression."""
+
+    def __init__(self, files: Sequence[Files], extents: Sequence[_Extent]) -> None:
+        self._files = files
+        self._extents = tuple(extents)
+
+    def read(self, load: Load, start: int, stop: int) -> Tensor:
+        """Returns bytes [start, stop) of a tensor's data as uint8; the caller must not write to them.
+
+        Raises:
+            TransferError: They did not arrive, after every retry.
+        """
+        extent = next((extent for extent in self._extents if extent.holds(load)), None)
+        if extent is None:
+            return self._read_local(load, start, stop)
+        for request in extent.requests:
+            request.result()
+        offset = load.tensor.start - extent.range.start
+        return extent.data[offset + start : offset + stop]
+
+    def _read_local(self, load: Load, start: int, stop: int) -> Tensor:
+        data = torch.empty(stop - start, dtype=torch.uint8)
+        self._files[load.parent].read_into(load.file, load.tensor.start + start, buffer_of(data))
+        return data
+
+
+def buffer_of(data: Tensor) -> memoryview:
+    """Returns the memory of a uint8 tensor."""
+    return data.numpy().data
+
+
+def _files_of(exprs: Sequence[Expr]) -> Iterable[tuple[int, str]]:
+    return dict.fromkeys((load.parent, load.file) for expr in exprs for load in loads(expr))
+
+
+def _batches(groups: Sequence[list[Load]]) -> Iterator[_Batch]:
+    """Yields runs of consecutive groups, each as long as its loads stay within BATCH_BYTES."""
+    batch = _Batch()
+    for group in groups:
+        new = [load for load in group if load not in batch.loads]
+        if batch.outputs_left and batch.size_bytes + _size_bytes(new) > BATCH_BYTES:
+            yield batch
+            batch, new = _Batch(), group
+        batch.loads.update(dict.fromkeys(new))
+        batch.size_bytes += _size_bytes(new)
+        batch.outputs_left += 1
+    if batch.outputs_left:
+        yield batch
+
+
+def _size_bytes(group: Iterable[Load]) -> int:
+    return sum(load.tensor.size_bytes for load in group)
+
+
+def _extents(batch_loads: Iterable[Load]) -> Iterator[_Extent]:
+    """Yields the loads' bytes with neighbours joined, file by file, in the order in which files are first needed."""
+    by_file: dict[tuple[int, str], list[Load]] = {}
+    for load in batch_loads:
+        by_file.setdefault((load.parent, load.file), []).append(load)
+    for group in by_file.values():
+        ranges = [ByteRange(load.tensor.start, load.tensor.stop) for load in group]
+        for joined in coalesce(ranges, max_gap_bytes=0, max_bytes=sys.maxsize):
+            yield _Extent(group[0], joined, torch.empty(joined.stop - joined.start, dtype=torch.uint8))

@@ -1,0 +1,72 @@
+"""config.json of a merge: the donor's, with what the merge changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from hubmerge.merge.layers import layer_count_keys, role
+from hubmerge.merge.planned import PlannedModel, PlannedTensor
+from hubmerge.weights.dtypes import FLOAT_NAMES, promote
+
+DROPPED_KEYS = ("_name_or_path", "auto_map", "transformers_version")
+"""What is no longer true of a merge, and code that would have to be fetched and trusted."""
+
+
+def result_config(donor: PlannedModel, *, tensors: Mapping[str, PlannedTensor], layer_count: int) -> dict[str, Any]:
+    """Returns config.json for a model of these tensors with so many layers.
+
+    dtype, layer count (and lists with an entry a layer) and the tied head follow the tensors; the rest is the donor's.
+    """
+    config = {key: copy.deepcopy(value) for key, value in donor.config.items() if key not in DROPPED_KEYS}
+    _set_dtype(config, main_dtype(tensors))
+    if layer_count != donor.layer_count:
+        _set_layer_count(config, donor, layer_count)
+    if any(role(name, donor.layers) == "head" for name in tensors) and donor.ties_embeddings:
+        _untie(config)
+    return config
+
+
+def main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
+    """Returns the safetensors code of the dtype that most elements have."""
+    elements: dict[str, int] = {}
+    for tensor in tensors.values():
+        if tensor.dtype in FLOAT_NAMES:
+            count = 1
+            for size in tensor.shape:
+                count *= size
+            elements[tensor.dtype] = elements.get(tensor.dtype, 0) + count
+    return max(elements, key=lambda code: elements[code]) if elements else promote(["F32"])
+
+
+def _set_dtype(config: dict[str, Any], code: str) -> None:
+    """Writes the dtype under the key that the donor uses: `torch_dtype` before transformers 5, `dtype` since."""
+    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
+    for key in keys:
+        config[key] = FLOAT_NAMES[code]
+    for nested in config.values():
+        if isinstance(nested, dict) and ("dtype" in nested or "torch_dtype" in nested):
+            _set_dtype(nested, code)
+
+
+def _set_layer_count(config: dict[str, Any], donor: PlannedModel, count: int) -> None:
+    for path in layer_count_keys(config, donor.layer_count):
+        *parents, key = path
+        holder = config
+        for parent in parents:
+            holder = holder[parent]
+        value = holder[key]
+        holder[key] = _stretched(value, count) if isinstance(value, list) else count
+
+
+def _stretched(values: list[Any], count: int) -> list[Any]:
+    """Returns a list with an entry a layer, cut or continued in its own rhythm."""
+    return [values[index % len(values)] for index in range(count)]
+
+
+def _untie(config: dict[str, Any]) -> None:
+    config["tie_word_embeddings"] = False
+    text_config = config.get("text_config")
+    if isinstance(text_config, dict) and "tie_word_embeddings" in text_config:
+        text_config["tie_word_embeddings"] = False

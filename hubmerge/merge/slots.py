@@ -1,0 +1,161 @@
+"""Which tensors of which models go into which output tensor: the geometry of slices, before any method or setting.
+
+Layers of the result are counted over all slices. Tensors that come before the layers (embeddings) are made from the
+first slice's models and those after them (final norm, head) from the last slice's, all of its models in both cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hubmerge.errors import RecipeError
+from hubmerge.merge.layers import comes_before_layers, with_layer
+from hubmerge.merge.methods import get_method
+from hubmerge.merge.methods.method import Base, Method
+from hubmerge.merge.planned import PlannedModel
+from hubmerge.merge.recipe import Recipe, Slice, SliceSource, Source
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One model in one slice.
+
+    Attributes:
+        source: Its entry in the recipe; None for a base that the slice does not list.
+        start: First layer that it gives.
+    """
+
+    model: PlannedModel
+    source: SliceSource | None
+    start: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """A slice with its models found: what one run of output layers is made from.
+
+    Attributes:
+        operands: In the order that the method wants: the base first if `has_base`.
+        length: Number of layers.
+    """
+
+    slice_: Slice
+    operands: tuple[Operand, ...]
+    has_base: bool
+    length: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One output tensor and the name of what goes into it in each operand.
+
+    Attributes:
+        depth: Position of the layer in its slice, 0 to 1; 0 for tensors outside the layers.
+    """
+
+    name: str
+    section: Section
+    input_names: tuple[str, ...]
+    depth: float
+
+
+def sections(recipe: Recipe, model_of: Callable[[Source], PlannedModel]) -> tuple[Section, ...]:
+    """Returns the recipe's slices with their models.
+
+    Raises:
+        RecipeError: The slice has too few or too many models, or layers that a model does not have.
+    """
+    return tuple(_section(recipe, slice_, model_of) for slice_ in recipe.slices)
+
+
+def slots(parts: Sequence[Section]) -> Iterator[Slot]:
+    """Yields every tensor of the result, in the order in which it is best read and written."""
+    yield from _outer_slots(parts[0], before=True)
+    layer = 0
+    for section in parts:
+        for offset in range(section.length):
+            yield from _layer_slots(section, offset, layer)
+            layer += 1
+    yield from _outer_slots(parts[-1], before=False)
+
+
+def _section(recipe: Recipe, slice_: Slice, model_of: Callable[[Source], PlannedModel]) -> Section:
+    method = get_method(recipe.method)
+    base = slice_.base_model or recipe.base_model
+    listed = [Operand(model_of(source.model), source, _range(source, model_of)[0]) for source in slice_.sources]
+    length = _length(slice_, model_of)
+    if method.base is Base.DONOR or base is None:
+        operands, has_base = tuple(listed), False
+    else:
+        rest = tuple(operand for operand in listed if operand.source is None or operand.source.model != base)
+        own = next((operand for operand in listed if operand not in rest), None)
+        operands, has_base = (own or _unlisted(base, listed, model_of), *rest), True
+    _check_count(method, slice_, len(operands))
+    return Section(slice_, operands, has_base, length)
+
+
+def _unlisted(base: Source, listed: Sequence[Operand], model_of: Callable[[Source], PlannedModel]) -> Operand:
+    """Returns the base of a slice that does not list it: the same layers as its models, if they agree on them."""
+    return Operand(model_of(base), None, listed[0].start if len({operand.start for operand in listed}) == 1 else 0)
+
+
+def _range(source: SliceSource, model_of: Callable[[Source], PlannedModel]) -> tuple[int, int]:
+    model = model_of(source.model)
+    if source.layer_range is None:
+        return 0, model.layer_count
+    start, stop = source.layer_range
+    if stop > model.layer_count:
+        raise RecipeError(
+            f"{source.where}: layer_range [{start}, {stop}] goes beyond the {model.layer_count} layers of {model.label}"
+        )
+    return start, stop
+
+
+def _length(slice_: Slice, model_of: Callable[[Source], PlannedModel]) -> int:
+    lengths = {}
+    for source in slice_.sources:
+        start, stop = _range(source, model_of)
+        lengths[model_of(source.model).label] = stop - start
+    if len(set(lengths.values())) > 1:
+        listing = ", ".join(f"{label} {length}" for label, length in lengths.items())
+        raise RecipeError(f"{slice_.where}: the models give different numbers of layers: {listing}")
+    return next(iter(lengths.values()))
+
+
+def _check_count(method: Method, slice_: Slice, count: int) -> None:
+    if count < method.least or (method.most is not None and count > method.most):
+        wanted = f"exactly {method.least}" if method.least == method.most else f"at least {method.least}"
+        raise RecipeError(f"{slice_.where}: {method.name} takes {wanted} model{'s' * (method.least != 1)}, not {count}")
+
+
+def _outer_slots(section: Section, *, before: bool) -> Iterator[Slot]:
+    names = _names(
+        name
+        for operand in section.operands
+        for name in operand.model.names_by_layer.get(None, ())
+        if comes_before_layers(name, operand.model.layers) is before
+    )
+    for name in names:
+        yield Slot(name, section, (name,) * len(section.operands), depth=0.0)
+
+
+def _layer_slots(section: Section, offset: int, layer: int) -> Iterator[Slot]:
+    depth = 1.0 if section.length == 1 else offset / (section.length - 1)
+    suffixed = _names(
+        with_layer(name, operand.model.layers, layer)
+        for operand in section.operands
+        for name in operand.model.names_by_layer.get(operand.start + offset, ())
+    )
+    for name in suffixed:
+        inputs = tuple(
+            with_layer(name, operand.model.layers, operand.start + offset)
+            for operand in section.operands
+            if operand.model.layers
+        )
+        yield Slot(name, section, inputs, depth)
+
+
+def _names(names: Iterable[str]) -> list[str]:
+    """Returns the distinct names, the first operand's order first."""
+    return list(dict.fromkeys(names))

@@ -1,0 +1,90 @@
+"""A plan in numbers: what it reads, writes and needs, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hubmerge.card.facts import LicenceDecision
+from hubmerge.card.licence import join_licences
+from hubmerge.card.parents import parent_licence
+from hubmerge.merge.describe import parents_of
+from hubmerge.merge.explain import parent_role, tensor_groups
+from hubmerge.merge.expr import Expr, Load, loads
+from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.methods.method import BLOCK_ELEMENTS
+from hubmerge.merge.plan import Plan
+from hubmerge.merge.stream import StreamOptions
+from hubmerge.weights.checkpoint import Checkpoint
+
+PROCESS_BYTES = 300_000_000
+"""Python with torch and the Hub client, before any tensor: resident size measured with torch 2.13 on Linux."""
+
+BLOCK_BYTES = 8 * BLOCK_ELEMENTS
+"""A block of one operand as stored and in fp32, with room for what a method makes of it."""
+
+
+def plan_summary(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamOptions) -> dict[str, Any]:
+    """Returns what `hubmerge plan --json` prints."""
+    licence = derived_licence(plan, checkpoints)
+    return {
+        "fingerprint": fingerprint(plan),
+        "method": plan.recipe.method,
+        "seed": plan.recipe.seed,
+        "parents": [
+            {
+                "model": str(parent.ref),
+                "sha": parent.sha,
+                "role": parent_role(plan.recipe, parent.ref),
+                "read_bytes": parent.read_bytes,
+                "stored_bytes": parent.stored_bytes,
+            }
+            for parent in plan.parents
+        ],
+        "tensors": [
+            {
+                "names": list(group.names),
+                "count": group.count,
+                "made_by": group.made_by,
+                "parameters": group.parameters,
+            }
+            for group in tensor_groups(plan)
+        ],
+        "shards": [
+            {"filename": shard.filename, "tensors": len(shard.tensors), "size_bytes": shard.size_bytes}
+            for shard in plan.shards
+        ],
+        "layers": plan.layer_count,
+        "parameters": plan.parameter_count,
+        "read_bytes": plan.read_bytes,
+        "write_bytes": plan.write_bytes,
+        "disk_bytes": plan.disk_bytes,
+        "memory_bytes": memory_bytes(plan, checkpoints, options),
+        "license": licence.license,
+        "license_outcome": licence.outcome.name.lower(),
+        "license_reasons": list(licence.reasons),
+        "notes": list(plan.notes),
+    }
+
+
+def derived_licence(plan: Plan, checkpoints: Sequence[Checkpoint]) -> LicenceDecision:
+    """Returns the licence that follows from the parents' licences."""
+    return join_licences([parent_licence(parent) for parent in parents_of(plan, checkpoints)])
+
+
+def memory_bytes(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamOptions) -> int:
+    """Returns an estimate of a merge's peak memory: the process, what is read ahead, and blocks in work."""
+    is_remote = {
+        (number, path): checkpoint.files.local_path(path) is None
+        for number, checkpoint in enumerate(checkpoints)
+        for path in dict.fromkeys(source.file for source in checkpoint.tensors.values())
+    }
+    remote = [sum(_remote_sizes(tensor.expr, is_remote)) for tensor in plan.tensors]
+    read_ahead = max(max(remote, default=0), min(sum(remote), options.read_ahead_bytes))
+    operands = max((sum(1 for _ in loads(tensor.expr)) for tensor in plan.tensors), default=0)
+    return PROCESS_BYTES + read_ahead + options.threads * (operands + 2) * BLOCK_BYTES
+
+
+def _remote_sizes(expr: Expr, is_remote: Mapping[tuple[int, str], bool]) -> Iterator[int]:
+    distinct: dict[Load, None] = dict.fromkeys(loads(expr))
+    return (load.tensor.size_bytes for load in distinct if is_remote[load.parent, load.file])

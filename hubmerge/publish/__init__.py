@@ -1,0 +1,7 @@
+"""Where a finished merge goes: a folder or a Hub repo, changed in one step at the end."""
+
+from hubmerge.publish.folder import FolderPublisher
+from hubmerge.publish.hub import HubPublisher, HubTarget
+from hubmerge.publish.publisher import Published, Publisher, StagedShard
+
+__all__ = ["FolderPublisher", "HubPublisher", "HubTarget", "Published", "Publisher", "StagedShard"]
