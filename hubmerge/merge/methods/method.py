@@ -2,7 +2,7 @@
 
 A tensor of any size is merged in blocks of whole rows that fit in a core's cache. A method is at most two functions:
 
-    prepare(operands, settings) -> state      passes over all blocks for what needs the whole tensor: norms, dots, thresholds
+    prepare(operands, settings) -> state      passes over all blocks for what needs the whole tensor: norms, thresholds
     combine(tensors, settings, state, block)  one block of every input -> that block of the result
 
 Blocks come in one fixed order that depends on the shape alone, and `prepare` adds up in fp64 in that order, so neither
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 BLOCK_ELEMENTS = 131_072
-"""Elements of a block. Three fp32 blocks of this size stay in a 2 MiB L2 cache; 1 Mi elements measured 1.5-2 times slower."""
+"""Elements of a block. Three in fp32 stay in a 2 MiB L2 cache; kernels on 1 Mi elements measured 1.5-2 times slower."""
 
 Value = float | int | bool
 
@@ -124,7 +124,11 @@ class Operands(Protocol):
         """All blocks, in order."""
 
     def load(self, block: Block) -> list[Tensor]:
-        """Returns one flat fp32 (fp64 if an operand is) tensor an operand; the caller owns them and may overwrite them."""
+        """Returns one flat tensor an operand, fp32 or, if any operand is, fp64; the caller may overwrite them.
+
+        Args:
+            block: Any whole rows; they need not be one of `blocks`.
+        """
 
 
 Prepare = Callable[[Operands, Settings], Any]
@@ -144,8 +148,8 @@ class Method:
         base: What `base_model` means to it.
         least: Fewest inputs, the base included if it is an operand.
         most: Most inputs, likewise; None for no limit.
-        prepare: See the module; None if a block needs nothing from the rest of the tensor. The state that it returns may hold
-            anything; combine only reads it.
+        prepare: See the module; None if a block needs nothing from the rest of the tensor. The state that it returns
+            may hold anything; combine only reads it.
         combine: See the module. It may overwrite its tensors and return one of them.
         check: Returns what is wrong with a tensor's settings, or None; asked while planning.
         is_copy: Whether settings make the result the only input unchanged, so that its bytes can be copied.

@@ -1,0 +1,47 @@
+"""All dot products between the vectors of a merge, in one pass: what methods on the sphere need of a whole tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations_with_replacement
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hubmerge.merge.methods.method import Operands
+
+Matrix = NDArray[np.float64]
+Vectors = Callable[[list[Tensor]], list[Tensor]]
+
+
+def task_vectors(tensors: list[Tensor]) -> list[Tensor]:
+    """Returns δᵢ = xᵢ − base for every tensor after the first, in the memory of xᵢ."""
+    base, *deltas = tensors
+    return [delta.sub_(base) for delta in deltas]
+
+
+def all_operands(tensors: list[Tensor]) -> list[Tensor]:
+    """Returns the operands themselves."""
+    return tensors
+
+
+def gram(operands: Operands, count: int, *, vectors: Vectors = all_operands, exact: bool) -> Matrix:
+    """Returns the (count, count) dot products ⟨vᵢ, vⱼ⟩ over whole tensors, added up in fp64 over the blocks in order.
+
+    Args:
+        operands: The tensors.
+        count: How many vectors there are.
+        vectors: Makes the vᵢ of one block from its operands.
+        exact: Multiply in fp64 too. Otherwise a block's product is fp32, good to about 1e-7 of ‖vᵢ‖‖vⱼ‖ and three
+            times faster: enough for the angle of two vectors, not for the small difference of nearly parallel ones.
+    """
+    pairs = list(combinations_with_replacement(range(count), 2))
+    rows, columns = np.array(pairs).T
+    total = np.zeros((count, count))
+    for block in operands.blocks:
+        vs = [vector.double() if exact else vector for vector in vectors(operands.load(block))]
+        total[rows, columns] += torch.stack([torch.dot(vs[i], vs[j]) for i, j in pairs]).tolist()
+    total[columns, rows] = total[rows, columns]
+    return total

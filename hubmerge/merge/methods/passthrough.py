@@ -1,0 +1,32 @@
+"""passthrough: one model's tensor as it is, or scaled; what stacked ("franken") merges are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from hubmerge.merge.methods.method import Base, Block, Method, Parameter, Scope, Settings
+
+
+def _combine(tensors: list[Tensor], settings: Settings, _state: Any, _block: Block) -> Tensor:
+    (tensor,) = tensors
+    return tensor.mul_(settings.inputs[0]["scale"])
+
+
+def _is_copy(settings: Settings) -> bool:
+    return settings.inputs[0]["scale"] == 1
+
+
+PASSTHROUGH = Method(
+    name="passthrough",
+    title="Passthrough",
+    paper=None,
+    summary="One model's tensors unchanged, or multiplied by a number.",
+    parameters=(Parameter("scale", Scope.MODEL, 1.0, "Factor on the tensor"),),
+    base=Base.DONOR,
+    least=1,
+    most=1,
+    combine=_combine,
+    is_copy=_is_copy,
+)

@@ -1,0 +1,192 @@
+"""Task arithmetic and its descendants: what fine-tuning changed, made sparse, weighted, summed and added to the base.
+
+δᵢ = xᵢ − base → sparse δᵢ → × wᵢ → (elect a sign per element, keep what has it) → Σ → (÷ Σ wᵢ) → × λ → + base
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from hubmerge.merge.methods.consensus import elected_signs, keep_elected, kept_weights
+from hubmerge.merge.methods.gram import task_vectors
+from hubmerge.merge.methods.linear import weighted_sum
+from hubmerge.merge.methods.method import Base, Block, Check, Method, Operands, Parameter, Scope, Settings
+from hubmerge.merge.methods.sparsify import (
+    Keep,
+    Sparsifier,
+    by_chance,
+    by_magnitude,
+    keep_all,
+    l1_ratios,
+    whole,
+    without_outliers,
+)
+
+ZERO_WEIGHT = 1e-8
+"""A sum of weights below this divides nothing."""
+
+
+@dataclass(frozen=True)
+class SparseVectors:
+    """How the task vectors of one tensor are thinned out.
+
+    Attributes:
+        keeps: What clears the elements that are not kept, one a task vector.
+        scales: What restores the sum of magnitudes, one a task vector.
+    """
+
+    keeps: list[Keep]
+    scales: list[float]
+
+    def of(self, tensors: list[Tensor], block: Block) -> list[Tensor]:
+        """Returns one block of the thinned task vectors, not yet rescaled, in the memory of the tensors."""
+        return [keep(delta, block) for delta, keep in zip(task_vectors(tensors), self.keeps, strict=True)]
+
+    def scaled(self, weights: list[float]) -> list[float]:
+        """Returns the weights with the rescaling in them."""
+        return [weight * scale for weight, scale in zip(weights, self.scales, strict=True)]
+
+
+def _prepare(operands: Operands, settings: Settings, *, sparsifier: Sparsifier) -> SparseVectors:
+    keeps = sparsifier(operands, settings)
+    if settings.shared["rescale"] and any(keep is not keep_all for keep in keeps):
+        return SparseVectors(keeps, l1_ratios(operands, keeps))
+    return SparseVectors(keeps, [1.0] * len(keeps))
+
+
+def _combine_all(tensors: list[Tensor], settings: Settings, sparse: SparseVectors, block: Block) -> Tensor:
+    base, weights = tensors[0], settings.column("weight")
+    total = math.fsum(weights)
+    divisor = total if settings.shared["normalize"] and abs(total) >= ZERO_WEIGHT else 1.0
+    factor = float(settings.shared["lambda"]) / divisor
+    for delta, weight in zip(sparse.of(tensors, block), sparse.scaled(weights), strict=True):
+        base.add_(delta, alpha=weight * factor)
+    return base
+
+
+def _combine_elected(tensors: list[Tensor], settings: Settings, sparse: SparseVectors, block: Block) -> Tensor:
+    base, weights = tensors[0], settings.column("weight")
+    deltas, coefficients = sparse.of(tensors, block), sparse.scaled(weights)
+    signs = elected_signs(deltas, coefficients)
+    keep_elected(deltas, coefficients, signs)
+    divisor = kept_weights(deltas, weights) if settings.shared["normalize"] else None
+    total = weighted_sum(deltas, coefficients).mul_(signs)
+    if divisor is not None:
+        total.div_(divisor)
+    return base.add_(total, alpha=float(settings.shared["lambda"]))
+
+
+def _check_gamma(settings: Settings) -> str | None:
+    for gamma in settings.column("gamma"):
+        if not 0 <= gamma <= 1:
+            return f"gamma is {gamma}, but a share lies between 0 and 1"
+    return None
+
+
+def _method(
+    name: str,
+    title: str,
+    paper: str,
+    summary: str,
+    sparsifier: Sparsifier,
+    *,
+    elect: bool,
+    normalize: bool,
+    rescale: bool,
+    own: tuple[Parameter, ...] = (),
+    check: Check | None = None,
+) -> Method:
+    """Builds a method of the family from its sparsifier, its defaults and the parameters that only it has."""
+    return Method(
+        name=name,
+        title=title,
+        paper=f"https://arxiv.org/abs/{paper}",
+        summary=summary,
+        parameters=(
+            Parameter("weight", Scope.TUNED, None, "Factor on the model's task vector"),
+            Parameter("density", Scope.TUNED, 1.0, "Share of the task vector's elements that is kept"),
+            *own,
+            Parameter("lambda", Scope.SHARED, 1.0, "Factor on the sum of the task vectors"),
+            Parameter("normalize", Scope.SHARED, normalize, "Divide by the sum of the weights that took part", bool),
+            Parameter("rescale", Scope.SHARED, rescale, "Restore each sparse task vector's sum of magnitudes", bool),
+            Parameter("int8_mask", Scope.SHARED, False, "Accepted, without effect on the result", bool),
+        ),
+        base=Base.REQUIRED,
+        least=2,
+        most=None,
+        prepare=partial(_prepare, sparsifier=sparsifier),
+        combine=_combine_elected if elect else _combine_all,
+        check=check,
+    )
+
+
+_GAMMA = Parameter("gamma", Scope.TUNED, 0.01, "Share of the task vector's largest elements that is dropped")
+
+TASK_ARITHMETIC = _method(
+    "task_arithmetic",
+    "Task Arithmetic",
+    "2212.04089",
+    "Adds the weighted task vectors to the base.",
+    whole,
+    elect=False,
+    normalize=False,
+    rescale=False,
+)
+TIES = _method(
+    "ties",
+    "TIES",
+    "2306.01708",
+    "Keeps the largest elements of each task vector, elects a sign for each element and averages what agrees with it.",
+    by_magnitude,
+    elect=True,
+    normalize=True,
+    rescale=False,
+)
+DARE_LINEAR = _method(
+    "dare_linear",
+    "Linear DARE",
+    "2311.03099",
+    "Drops random elements of each task vector, rescales the rest and adds the weighted task vectors to the base.",
+    by_chance,
+    elect=False,
+    normalize=False,
+    rescale=True,
+)
+DARE_TIES = _method(
+    "dare_ties",
+    "DARE TIES",
+    "2311.03099",
+    "Drops random elements of each task vector, rescales the rest and adds up what agrees with the elected signs.",
+    by_chance,
+    elect=True,
+    normalize=False,
+    rescale=True,
+)
+BREADCRUMBS = _method(
+    "breadcrumbs",
+    "Model Breadcrumbs",
+    "2312.06795",
+    "Drops the largest and the smallest elements of each task vector and adds the weighted rest to the base.",
+    without_outliers,
+    elect=False,
+    normalize=False,
+    rescale=False,
+    own=(_GAMMA,),
+    check=_check_gamma,
+)
+BREADCRUMBS_TIES = _method(
+    "breadcrumbs_ties",
+    "Model Breadcrumbs with TIES",
+    "2312.06795",
+    "Drops the largest and the smallest elements of each task vector and adds up what agrees with the elected signs.",
+    without_outliers,
+    elect=True,
+    normalize=False,
+    rescale=False,
+    own=(_GAMMA,),
+    check=_check_gamma,
+)
