@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hubmerge.errors import HeaderError, HubmergeError, SourceError
-from hubmerge.weights.files import Files, entry_of, read_small
+from hubmerge.weights.files import Files, entry_of
 from hubmerge.weights.front_matter import parse_front_matter
 from hubmerge.weights.header import Header, TensorInfo, header_length, parse_header
+from hubmerge.weights.json_files import read_json_object
 from hubmerge.weights.reference import ModelRef
-from hubmerge.weights.shard_index import ShardIndex, find_shards
+from hubmerge.weights.shard_index import ShardIndex, find_shards, listed
 from hubmerge.weights.source import Source, open_source
 from hubmerge.weights.unsupported import check_not_quantized, no_config_error, no_weights_error
 
@@ -167,14 +167,7 @@ def _read_checkpoint(ref: ModelRef, source: Source) -> Checkpoint:
 def _read_config(files: Files) -> Mapping[str, Any]:
     if CONFIG_FILE not in files.entries():
         raise no_config_error(files.label, files.entries())
-    content = read_small(files, CONFIG_FILE, limit_bytes=CONFIG_LIMIT_BYTES)
-    try:
-        config = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{files.label}/{CONFIG_FILE} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise SourceError(f"{files.label}/{CONFIG_FILE} is not a JSON object")
-    return config
+    return read_json_object(files, CONFIG_FILE, limit_bytes=CONFIG_LIMIT_BYTES)
 
 
 def _read_card(files: Files) -> Mapping[str, Any]:
@@ -207,14 +200,10 @@ def _place_tensors(
 def _check_complete(label: str, index: ShardIndex, placed: Mapping[str, SourceTensor]) -> None:
     missing = [name for name in index.weight_map if name not in placed]
     if missing:
-        first = missing[0]
-        raise SourceError(
-            f"{label} lacks {len(missing)} tensors that its index names; the first is {first}, "
-            f"which {index.weight_map[first]} does not have"
-        )
+        raise SourceError(f"{label} lacks tensors that its index names: {listed(missing)}")
 
 
 def _note_on_strays(label: str, strays: list[str]) -> tuple[str, ...]:
     if not strays:
         return ()
-    return (f"{label} has {len(strays)} tensors that its index does not name, first {strays[0]}; they are merged too",)
+    return (f"{label} has tensors that its index does not name, merged all the same: {listed(strays)}",)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hubmerge.errors import SourceError
-from hubmerge.weights.files import Files, read_small
+from hubmerge.weights.files import Files
+from hubmerge.weights.json_files import read_json_object
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -65,21 +66,17 @@ def _note_on_index(files: Files, top: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_index(files: Files, path: str) -> ShardIndex:
-    content = read_small(files, path, limit_bytes=INDEX_LIMIT_BYTES)
-    weight_map = _parse_weight_map(content, where=f"{files.label}/{path}")
+    index = read_json_object(files, path, limit_bytes=INDEX_LIMIT_BYTES)
+    weight_map = _weight_map_of(index, where=f"{files.label}/{path}")
     shards = tuple(sorted(set(weight_map.values())))
     foreign = [shard for shard in shards if shard not in files.entries() or not shard.endswith(".safetensors")]
     if foreign:
-        raise SourceError(f"{files.label}/{path} names files that are not safetensors files of it: {_listed(foreign)}")
+        raise SourceError(f"{files.label}/{path} names files that are not safetensors files of it: {listed(foreign)}")
     return ShardIndex(shards, weight_map)
 
 
-def _parse_weight_map(content: bytes, *, where: str) -> Mapping[str, str]:
-    try:
-        index = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{where} is not JSON: {error}") from None
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+def _weight_map_of(index: Mapping[str, Any], *, where: str) -> Mapping[str, str]:
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise SourceError(f"{where} has no weight_map from tensor names to files")
     return weight_map
@@ -93,13 +90,14 @@ def _check_numbering(label: str, weights: Iterable[str]) -> None:
     wanted = (f"{stem}-{number:05}-of-{total}.safetensors" for stem, total in series for number in _count_to(total))
     missing = sorted(set(wanted) - present)
     if missing:
-        raise SourceError(f"{label} lacks {_listed(missing)}")
+        raise SourceError(f"{label} lacks {listed(missing)}")
 
 
 def _count_to(total: str) -> range:
     return range(1, int(total) + 1)
 
 
-def _listed(names: list[str], *, most: int = 3) -> str:
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """Returns the first names in one line, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

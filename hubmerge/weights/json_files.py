@@ -1,0 +1,28 @@
+"""The small JSON files around weights: config.json, indexes, adapter configs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hubmerge.errors import SourceError
+from hubmerge.weights.files import Files, read_small
+
+
+def read_json_object(files: Files, path: str, *, limit_bytes: int) -> dict[str, Any]:
+    """Returns the members of a JSON file.
+
+    Raises:
+        SourceError: There is no such file, it is larger than `limit_bytes`, or it is not a JSON object.
+        TransferError: It did not arrive.
+    """
+    where = f"{files.label}/{path}"
+    try:
+        members = json.loads(read_small(files, path, limit_bytes=limit_bytes))
+    except RecursionError:
+        raise SourceError(f"{where} is not JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise SourceError(f"{where} is not JSON: {error}") from None
+    if not isinstance(members, dict):
+        raise SourceError(f"{where} is not a JSON object")
+    return members
