@@ -39,20 +39,18 @@ _NO_COMMERCIAL_BAN = "the one allows commercial use of the whole work, and the o
 _NO_COMMON_LICENCE = "both sets of terms apply together, and no one licence states them"
 
 _P, _BY, _NC, _SA, _NC_SA, _GPL, _USE, _OWN = list(Family)[:8]
+_FORBIDDEN_PAIRS = {
+    _NO_COMMERCIAL_BAN: ((_NC, _SA), (_NC, _GPL)),
+    _EACH_DEMANDS_THE_WHOLE: ((_SA, _NC_SA), (_SA, _GPL), (_NC_SA, _GPL)),
+    _NO_FURTHER_LIMITS: ((_SA, _USE), (_SA, _OWN), (_NC_SA, _USE), (_NC_SA, _OWN), (_GPL, _USE)),
+}
+_CONSENT_PAIRS = (
+    *((_P, _OWN), (_BY, _OWN), (_NC, _OWN), (_GPL, _OWN), (_USE, _OWN), (_OWN, _OWN)),
+    *((_NC, _USE), (_USE, _USE)),
+)
 _CLASHES = {
-    frozenset(pair): (outcome, why)
-    for outcome, why, pairs in (
-        (Outcome.FORBIDDEN, _NO_COMMERCIAL_BAN, ((_NC, _SA), (_NC, _GPL))),
-        (Outcome.FORBIDDEN, _EACH_DEMANDS_THE_WHOLE, ((_SA, _NC_SA), (_SA, _GPL), (_NC_SA, _GPL))),
-        (
-            Outcome.FORBIDDEN,
-            _NO_FURTHER_LIMITS,
-            ((_SA, _USE), (_SA, _OWN), (_NC_SA, _USE), (_NC_SA, _OWN), (_GPL, _USE)),
-        ),
-        (Outcome.CONSENT, _NO_COMMON_LICENCE, ((_NC, _USE), (_USE, _USE), (_P, _OWN), (_BY, _OWN), (_NC, _OWN))),
-        (Outcome.CONSENT, _NO_COMMON_LICENCE, ((_GPL, _OWN), (_USE, _OWN), (_OWN, _OWN))),
-    )
-    for pair in pairs
+    **{frozenset(pair): (Outcome.FORBIDDEN, why) for why, pairs in _FORBIDDEN_PAIRS.items() for pair in pairs},
+    **{frozenset(pair): (Outcome.CONSENT, _NO_COMMON_LICENCE) for pair in _CONSENT_PAIRS},
 }
 """Families of two unlike licences that no one licence covers; any other pair fits, and its higher family decides."""
 
@@ -171,11 +169,16 @@ def _clashes(declared: Sequence[_Declared]) -> list[tuple[Outcome, str]]:
     """Returns what stands in the way between two licences, for every pair."""
     problems = []
     for first, second in combinations(declared, 2):
-        clash = _CLASHES.get(frozenset({first.family, second.family}))
-        if clash is not None and frozenset({first.id, second.id}) != _ONE_WAY:
+        if clash := _clash(first, second):
             outcome, why = clash
             problems.append((outcome, f"{first.title} and {second.title} do not join: {why}."))
     return problems
+
+
+def _clash(first: _Declared, second: _Declared) -> tuple[Outcome, str] | None:
+    if first is second or frozenset({first.id, second.id}) == _ONE_WAY:
+        return None
+    return _CLASHES.get(frozenset({first.family, second.family}))
 
 
 def _winner(declared: Sequence[_Declared]) -> tuple[_Declared, str]:
@@ -194,11 +197,11 @@ def _winner(declared: Sequence[_Declared]) -> tuple[_Declared, str]:
 
 
 def _undecided(declared: Sequence[_Declared], reasons: tuple[str, ...], notices: tuple[str, ...]) -> LicenceDecision:
-    """Returns a decision that waits for a person: all terms under one name, or none if some are unknown."""
+    """Returns a decision that waits for a person: the terms that clash under one name, or none if some are unknown."""
     consent = LicenceDecision(license=None, outcome=Outcome.CONSENT, reasons=reasons, notices=notices)
     if any(licence.family is Family.UNKNOWN for licence in declared):
         return consent
-    parts = [licence.title for licence in declared if licence.family > Family.ATTRIBUTION]
+    parts = [licence.title for licence in declared if any(_clash(licence, other) for other in declared)]
     return replace(consent, license="other", name="-and-".join(parts))
 
 

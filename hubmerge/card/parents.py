@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from hubmerge.card.facts import ParentFacts, ParentLicence
-from hubmerge.card.front_matter import read_metadata, split_card, texts
+from hubmerge.card.front_matter import texts
 
 HUB = "https://huggingface.co"
 
 
 def parent_facts(
-    card: str | None,
+    metadata: Mapping[str, Any],
     *,
     label: str,
     role: str,
@@ -24,7 +25,7 @@ def parent_facts(
     """Returns a parent with what its card declares.
 
     Args:
-        card: Its README.md at that commit; None if it has none. One that cannot be read declares nothing.
+        metadata: Front matter of its README.md at that commit; empty if it has none.
         label: The model as the recipe writes it.
         role: What it is to the merge.
         repo_id: None for a local folder.
@@ -32,7 +33,6 @@ def parent_facts(
         gated: Whether the Hub asks its users to agree to terms.
         is_base: Whether it is the merge's base model.
     """
-    metadata = _metadata(card)
     return ParentFacts(
         label=label,
         role=role,
@@ -69,13 +69,6 @@ def commit_url(parent: ParentFacts) -> str | None:
     if parent.repo_id is None:
         return None
     return f"{HUB}/{parent.repo_id}/tree/{parent.sha}" if parent.sha else f"{HUB}/{parent.repo_id}"
-
-
-def _metadata(card: str | None) -> dict[str, Any]:
-    try:
-        return read_metadata(split_card(card or "")[0])
-    except ValueError:
-        return {}
 
 
 def _absolute_link(parent: ParentFacts) -> str | None:

@@ -10,12 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hubmerge.card.facts import MergeFacts
-from hubmerge.card.front_matter import read_metadata, split_card, write_card
+from hubmerge.card.front_matter import write_card
 from hubmerge.card.lineage import lineage_graph
 from hubmerge.card.markdown import FILTERS, Markdown, printed
 from hubmerge.card.metadata import card_metadata, merge_metadata
 from hubmerge.card.sections import fence_section, replace_sections
 from hubmerge.errors import CardError
+from hubmerge.weights.front_matter import read_metadata, split_card
 
 SECTIONS = (
     *("summary", "parents", "method", "recipe", "reproduce", "tokenizer"),

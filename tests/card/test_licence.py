@@ -138,6 +138,10 @@ def test_unlike_use_restrictions_get_a_composite_name_and_wait_for_consent():
     assert (decision.outcome, decision.license, decision.name) == (Outcome.CONSENT, "other", "llama3.1-and-gemma")
 
 
+def test_the_composite_name_has_all_that_clash():
+    assert join_licences(parents("mit", "mpl-2.0")).name == "mit-and-mpl-2.0"
+
+
 def test_a_forbidden_pair_outweighs_what_a_person_could_consent_to():
     assert join_licences(parents("llama3", "gemma", "cc-by-nc-nd-4.0")).outcome is Outcome.FORBIDDEN
 

@@ -5,17 +5,14 @@ import pytest
 from hubmerge.card.facts import ParentFacts
 from hubmerge.card.parents import commit_url, parent_facts, parent_licence, parent_title
 
-CARD = """\
----
-license: other
-license_name: tongyi-qianwen
-license_link: LICENSE
-language: no
-tags: [merge, not-for-all-audiences]
-datasets: argilla/dpo
----
-# Qwen
-"""
+CARD = {
+    "license": "other",
+    "license_name": "tongyi-qianwen",
+    "license_link": "LICENSE",
+    "language": "no",
+    "tags": ["merge", "not-for-all-audiences"],
+    "datasets": "argilla/dpo",
+}
 SHA = "27d67f1b5f57dc0953326b2601d68371d40ea8da"
 
 
@@ -37,25 +34,24 @@ def test_a_card_says_what_it_declares():
     )
 
 
-@pytest.mark.parametrize("card", [None, "", "# no front matter", "---\n- list\n---\n", "---\n{{{\n---\n"])
-def test_a_card_that_cannot_be_read_declares_nothing(card: str | None):
-    assert parent_facts(card, label="a/b", role="") == ParentFacts(label="a/b", role="")
+def test_a_card_without_metadata_declares_nothing():
+    assert parent_facts({}, label="a/b", role="") == ParentFacts(label="a/b", role="")
 
 
 @pytest.mark.parametrize(
-    ("declaration", "licence"),
+    ("metadata", "licence"),
     [
-        ("license: mit", "mit"),
-        ("license: [mit]", "mit"),
-        ("license: [mit, gemma]", "mit, gemma"),
-        ("license:", None),
-        ("license: []", None),
-        ("license: {a: b}", None),
-        ("licence: license", None),
+        ({"license": "mit"}, "mit"),
+        ({"license": ["mit"]}, "mit"),
+        ({"license": ["mit", "gemma"]}, "mit, gemma"),
+        ({"license": None}, None),
+        ({"license": []}, None),
+        ({"license": {"a": "b"}}, None),
+        ({"licence": "license"}, None),
     ],
 )
-def test_shapes_of_a_licence(declaration: str, licence: str | None):
-    assert parent_facts(f"---\n{declaration}\n---\n", label="a", role="").license == licence
+def test_shapes_of_a_licence(metadata: dict[str, object], licence: str | None):
+    assert parent_facts(metadata, label="a", role="").license == licence
 
 
 def test_a_link_to_a_file_of_the_parent_leads_there_from_anywhere():

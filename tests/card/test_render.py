@@ -13,9 +13,9 @@ from huggingface_hub import RepoCard
 from markdown_it import MarkdownIt
 
 from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, Outcome, ParentFacts
-from hubmerge.card.front_matter import split_card
 from hubmerge.card.render import SECTIONS, render_card, templates_folder
 from hubmerge.errors import CardError
+from hubmerge.weights.front_matter import split_card
 from tests.card.facts import BASE, LICENCE, MONARCH, OMNI
 from tests.checkpoints import write_llama
 
