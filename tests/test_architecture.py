@@ -1,0 +1,134 @@
+"""The law of the layers, read from the source: who may import whom, and where certain libraries may be named."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "hubmerge"
+
+LAYERS = (
+    ("errors", "version"),
+    ("weights.header", "weights.ranges", "weights.dtypes", "weights.reference", "merge.settings", "merge.layers"),
+    ("merge.methods",),
+    ("weights.files", "weights.shards", "weights.hub_client", "weights.hub_errors", "weights.hub_files"),
+    ("weights.unsupported", "weights.shard_index", "weights.source", "weights.checkpoint"),
+    ("publish", "card"),
+    ("merge.expr", "merge.recipe"),
+    ("merge.planned", "merge.slots", "merge.assemble", "merge.result_config", "merge.plan", "merge.fingerprint"),
+    ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
+    ("merge.describe", "merge.documents", "merge.summary", "merge.pipeline"),
+    ("localhub",),
+    ("display", "cli"),
+)
+"""From the ground up; a module imports from its own line or from those above it."""
+
+HUB_MODULES = (
+    "weights.hub_client",
+    "weights.hub_errors",
+    "weights.hub_files",
+    "weights.source",
+    "publish.hub",
+    "card.validate",
+    "cli",
+)
+"""Where huggingface_hub may be imported: the files that talk to the Hub."""
+
+
+def modules() -> list[str]:
+    paths = [path.relative_to(ROOT).with_suffix("") for path in sorted(PACKAGE.rglob("*.py"))]
+    return [".".join(path.parts).removesuffix(".__init__") for path in paths if "templates" not in path.parts]
+
+
+def path_of(module: str) -> Path:
+    base = ROOT.joinpath(*module.split("."))
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def imports(module: str, *, only_top_level: bool = False) -> Iterator[str]:
+    """Yields what a module imports when it runs: `hubmerge.x.y`, or the name of another package."""
+    tree = ast.parse(path_of(module).read_text())
+    for node in tree.body if only_top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(module: str) -> int | None:
+    name = module.removeprefix("hubmerge.")
+    for number, members in enumerate(LAYERS):
+        if any(name == member or name.startswith(f"{member}.") for member in members):
+            return number
+    return None
+
+
+@pytest.mark.parametrize("module", modules())
+def test_module_has_a_layer_and_imports_only_from_those_above(module: str) -> None:
+    if module in ("hubmerge", "hubmerge.weights", "hubmerge.merge"):
+        return
+    own = layer(module)
+    assert own is not None, f"{module} has no layer"
+    for imported in imports(module):
+        if imported.startswith("hubmerge.") and (theirs := layer(imported)) is not None:
+            assert theirs <= own, f"{module} must not import {imported}"
+
+
+def test_imports_have_no_cycle() -> None:
+    names = set(modules())
+    graph = {module: [name for name in imports(module, only_top_level=True) if name in names] for module in names}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"import cycle: {' -> '.join([*path, module])}"
+        if module not in done:
+            for imported in graph[module]:
+                if imported != module:
+                    visit(imported, (*path, module))
+            done.add(module)
+
+    for module in sorted(names):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", modules())
+def test_libraries_are_named_only_where_they_belong(module: str) -> None:
+    name = module.removeprefix("hubmerge.")
+    packages = {imported.split(".")[0] for imported in imports(module)}
+    if name not in HUB_MODULES:
+        assert "huggingface_hub" not in packages, f"{module} must not talk to the Hub"
+    assert not packages & {"trl", "peft", "bitsandbytes", "transformers"}, f"{module} must not need these"
+    assert not packages & {"httpx", "httpx2", "requests"}, f"{module} must go through huggingface_hub"
+
+
+def test_localhub_knows_nothing_of_merges() -> None:
+    for module in modules():
+        if module.startswith("hubmerge.localhub"):
+            foreign = [n for n in imports(module) if n.startswith("hubmerge.") and not n.startswith("hubmerge.localhub")]
+            assert {".".join(name.split(".")[:2]) for name in foreign} <= {"hubmerge.errors", "hubmerge.version"}
+
+
+def test_only_the_command_line_prints() -> None:
+    for module in modules():
+        calls = (node for node in ast.walk(ast.parse(path_of(module).read_text())) if isinstance(node, ast.Call))
+        printed = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+        assert not printed or module == "hubmerge.cli", f"{module} prints"
+
+
+def test_command_line_imports_no_torch() -> None:
+    code = "import hubmerge.cli, sys; sys.exit('torch' in sys.modules or 'huggingface_hub' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", modules())
+def test_module_imports(module: str) -> None:
+    importlib.import_module(module)
