@@ -5,7 +5,6 @@ huggingface_hub speaks through httpx before version 2 and through httpx2 since; 
 
 from __future__ import annotations
 
-import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -77,15 +76,16 @@ HASTY = RetryPolicy(attempts=4)
 
 def retried(ask: Callable[[], Answer], *, policy: RetryPolicy, sleep: Callable[[float], None] = time.sleep) -> Answer:
     """Returns the answer to a question that huggingface_hub asks once; its own error if it keeps failing."""
-    for failures in itertools.count(1):
+    failures = 0
+    while True:
         try:
             return ask()
         except HTTP_ERROR as error:
+            failures += 1
             passing = _passing_error_of(error)
             if passing is None or failures >= policy.attempts:
                 raise
             sleep(policy.wait_seconds(failures, passing))
-    raise AssertionError("count does not end")
 
 
 @contextmanager

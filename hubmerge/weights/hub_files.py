@@ -6,7 +6,7 @@ without the token and without counting against the Hub's rate limits, until it e
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from hubmerge.errors import SourceError, TransferError
+from hubmerge.errors import HubmergeError, TransferError
 from hubmerge.version import __version__
 from hubmerge.weights.files import FileEntry, OpenFiles, entry_of
 from hubmerge.weights.hub_client import PATIENT, PassingError, RetryPolicy, check_passing_status, open_stream
+from hubmerge.weights.hub_errors import explain
 from hubmerge.weights.ranges import ByteRange
 
 PROGRESS_BYTES = 1 << 20
@@ -64,16 +66,18 @@ class HubFiles:
         token: str | bool | None = None,
         endpoint: str | None = None,
         retry: RetryPolicy = PATIENT,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.repo_id = repo_id
         self.sha = sha
         self.label = f"{repo_id}@{sha[:7]}"
         self._entries = MappingProxyType({entry.path: entry for entry in sorted(entries, key=lambda entry: entry.path)})
         self._endpoint = endpoint
+        self._token = token
         self._headers = build_hf_headers(token=token, library_name="hubmerge", library_version=__version__)
         self._retry = retry
-        self._sleep = sleep
+        self._closed = threading.Event()
+        self._sleep = sleep or self._closed.wait
         self._signed: dict[str, Location] = {}
         self._cached: dict[str, Path | None] = {}
         self._descriptors = OpenFiles()
@@ -107,7 +111,8 @@ class HubFiles:
         return self._cached[path]
 
     def close(self) -> None:
-        """Closes the cached files that were read."""
+        """Closes the cached files that were read; a read that waits for another try gives up."""
+        self._closed.set()
         self._descriptors.close()
 
     def _find_in_cache(self, entry: FileEntry) -> Path | None:
@@ -126,7 +131,7 @@ class HubFiles:
             if error is None:
                 continue
             failures = 1 if received >= PROGRESS_BYTES else failures + 1
-            if failures >= self._retry.attempts:
+            if failures >= self._retry.attempts or self._closed.is_set():
                 raise self._failure(path, ByteRange(start, start + buffer.nbytes), failures, error) from error
             self._sleep(self._retry.wait_seconds(failures, error))
 
@@ -181,17 +186,18 @@ class HubFiles:
         check_passing_status(response)
         status = response.status_code
         if status in EXPIRED:
-            raise self._refusal(path, response) if location.is_hub else PassingError(f"HTTP {status} from the store")
-        problem = problem_of(response, wanted, file_size=self._entries[path].size_bytes)
+            raise self._refusal(response) if location.is_hub else PassingError(f"HTTP {status} from the store")
+        problem = _problem_of(response, wanted, file_size=self._entries[path].size_bytes)
         if problem is not None:
             raise TransferError(f"{self.label}/{path}: asked for {_text(wanted)}, but {problem}")
 
-    def _refusal(self, path: str, response: Any) -> SourceError:
-        reason = response.headers.get("x-error-message", "no reason given")
-        return SourceError(
-            f"the Hub refuses {self.label}/{path}: HTTP {response.status_code}, {reason}",
-            hint="Run `hf auth whoami` to see which account is used.",
-        )
+    def _refusal(self, response: Any) -> HubmergeError:
+        response.read()
+        try:
+            hf_raise_for_status(response)
+        except HfHubHTTPError as error:
+            return explain(error, self.repo_id, self.sha, token=self._token)
+        raise AssertionError(f"HTTP {response.status_code} is no refusal")
 
     def _failure(self, path: str, missing: ByteRange, failures: int, cause: PassingError) -> TransferError:
         return TransferError(
@@ -200,7 +206,7 @@ class HubFiles:
         )
 
 
-def problem_of(response: Any, wanted: ByteRange, *, file_size: int) -> str | None:
+def _problem_of(response: Any, wanted: ByteRange, *, file_size: int) -> str | None:
     """Returns why an answer does not hold exactly the wanted bytes, None if it does.
 
     A server may answer 200 to a range that is the whole file; for any other range it would send the wrong bytes.

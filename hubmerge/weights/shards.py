@@ -81,7 +81,10 @@ class ShardFile:
         Raises:
             PublishError: The disk refused.
         """
-        view = memoryview(buffer).cast("B")
+        view = memoryview(buffer)
+        if not view.nbytes:
+            return  # an empty view cannot be cast
+        view = view.cast("B")
         assert offset + view.nbytes <= self.size_bytes, f"{self.path.name} ends before byte {offset + view.nbytes}"
         self._write_all(offset, view)
         self._extents.add(offset, offset + view.nbytes)

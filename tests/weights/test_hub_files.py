@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -48,6 +49,13 @@ def waits() -> list[float]:
 @pytest.fixture
 def files(server: RangeServer, waits: list[float]) -> HubFiles:
     return open_files(server, waits)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def open_files(server: RangeServer, waits: list[float], *, sha256: str | None = None, attempts: int = 3) -> HubFiles:
@@ -237,14 +245,40 @@ def test_another_version_of_the_file_is_refused(server: RangeServer, waits: list
     assert str(caught.value) == "org/name@0123456/model.safetensors: the Hub offers beef instead of cafe"
 
 
-def test_a_refusal_by_the_hub_is_final(files: HubFiles, server: RangeServer, waits: list[float]) -> None:
-    server.faults.append(failing(403, X_Error_Message="Access to model org/name is restricted"))
+@pytest.mark.parametrize(
+    ("status", "headers", "message"),
+    [
+        (403, {"X_Error_Code": "GatedRepo"}, "org/name is gated, and this account has not been let in"),
+        (403, {}, "the token may not read org/name"),
+        (
+            401,
+            {"X_Error_Message": "Invalid credentials in Authorization header"},
+            "the Hub does not accept the token",
+        ),
+        (404, {"X_Error_Message": "Gone fishing"}, "the Hub answers HTTP 404 for org/name: Gone fishing"),
+    ],
+)
+def test_a_refusal_by_the_hub_is_final(
+    files: HubFiles, server: RangeServer, waits: list[float], status: int, headers: dict[str, str], message: str
+) -> None:
+    server.faults.append(failing(status, **headers))
     with pytest.raises(SourceError) as caught:
         files.read("config.json", 0, 4)
-    assert str(caught.value) == (
-        "the Hub refuses org/name@0123456/config.json: HTTP 403, Access to model org/name is restricted"
-    )
+    assert str(caught.value) == message
     assert waits == []
+
+
+def test_closing_ends_a_long_wait(server: RangeServer) -> None:
+    entries = [FileEntry(SHARD, len(CONTENT))]
+    files = HubFiles(REPO, SHA, entries=entries, token=False, endpoint=server.endpoint)
+    server.faults.append(failing(429, Retry_After="300"))
+    server.faults.append(failing(503))
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(files.read, SHARD, 0, 10)
+        wait_for(lambda: len(server.store_requests) == 1)
+        files.close()
+        with pytest.raises(TransferError, match=r"did not arrive in 2 attempts; the last one: HTTP 503$"):
+            reading.result(timeout=10)
 
 
 def test_endless_redirects_end(files: HubFiles, server: RangeServer) -> None:
