@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from hubmerge.merge.methods.consensus import elected_signs, keep_elected, kept_weights
+from hubmerge.merge.methods.della import by_rank, check_probabilities
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.linear import weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Check, Method, Operands, Parameter, Scope, Settings
@@ -124,6 +125,7 @@ def _method(
     )
 
 
+_EPSILON = Parameter("epsilon", Scope.TUNED, 0.15, "Half the range of the probabilities to be kept, around density")
 _GAMMA = Parameter("gamma", Scope.TUNED, 0.01, "Share of the task vector's largest elements that is dropped")
 
 TASK_ARITHMETIC = _method(
@@ -189,4 +191,28 @@ BREADCRUMBS_TIES = _method(
     rescale=False,
     own=(_GAMMA,),
     check=_check_gamma,
+)
+DELLA = _method(
+    "della",
+    "DELLA",
+    "2406.11617",
+    "Drops elements of each task vector at random, small ones likelier, rescales and averages what agrees in sign.",
+    by_rank,
+    elect=True,
+    normalize=True,
+    rescale=True,
+    own=(_EPSILON,),
+    check=check_probabilities,
+)
+DELLA_LINEAR = _method(
+    "della_linear",
+    "Linear DELLA",
+    "2406.11617",
+    "Drops elements of each task vector at random, small ones likelier, rescales and adds up the weighted rest.",
+    by_rank,
+    elect=False,
+    normalize=False,
+    rescale=True,
+    own=(_EPSILON,),
+    check=check_probabilities,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -67,7 +66,8 @@ def merge(
     operands = TensorOperands(tensors, len(tensors) > len(settings.inputs), name, seed)
     state = method.prepare(operands, settings) if method.prepare else None
     blocks = list(operands.blocks)
-    result = torch.empty(math.prod(operands.shape), dtype=torch.promote_types(tensors[0].dtype, torch.float32))
-    for block in reversed(blocks) if blocks_backwards else blocks:
-        result[block.start : block.stop] = method.combine(operands.load(block), settings, state, block)
-    return result.reshape(operands.shape)
+    results = {
+        block: method.combine(operands.load(block), settings, state, block)
+        for block in (reversed(blocks) if blocks_backwards else blocks)
+    }
+    return torch.cat([results[block] for block in blocks] or [torch.empty(0)]).reshape(operands.shape)

@@ -47,8 +47,6 @@ def _only(delta: Array, indices: NDArray[np.int64]) -> Array:
 
 
 def _magnitude(delta: Array, own: Mapping[str, float], **_: object) -> Array:
-    if own["density"] <= 0:
-        return np.zeros_like(delta)
     return _only(delta, _descending(delta)[: max(1, int(own["density"] * delta.size))])
 
 
@@ -81,7 +79,8 @@ def _family(sparsify: Sparsify, *, elect: bool) -> Callable[..., Array]:
         for index, delta in enumerate(_deltas(tensors)):
             own = settings.inputs[index]
             whole = own["density"] >= 1 or sparsify is _all
-            kept = delta if whole else sparsify(delta, own, seed=seed, name=name, index=index)
+            none = own["density"] <= 0
+            kept = delta if whole else delta * 0 if none else sparsify(delta, own, seed=seed, name=name, index=index)
             sparse.append(_rescaled(delta, kept) if settings.shared["rescale"] and not whole else kept)
         weights = [own["weight"] for own in settings.inputs]
         weighted = np.stack([weight * delta for weight, delta in zip(weights, sparse, strict=True)])
@@ -118,13 +117,184 @@ def _slerp(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
     return (np.sin((1 - t) * theta) * a + np.sin(t * theta) * b) / np.sin(theta)
 
 
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
+
+
+def _ranked(delta: Array, own: Mapping[str, float], **key: object) -> Array:
+    density, epsilon = own["density"], own["epsilon"]
+    rows = np.abs(_rows(delta))
+    ranks = np.argsort(np.argsort(rows, axis=1, kind="stable"), axis=1)
+    share = ranks / (rows.shape[1] - 1) if rows.shape[1] > 1 else 0.5
+    probability = (density - epsilon) + 2 * epsilon * share
+    kept = _rows(_random_lanes(delta.shape, **key)) < np.round(probability * 65_536)
+    return delta * kept.reshape(delta.shape)
+
+
+def _line_or_arc(a: Array, b: Array, t: float) -> Array:
+    """Interpolates vectors along the last dimension."""
+    cosine = (_unit(a) * _unit(b)).sum(-1, keepdims=True).clip(-1, 1)
+    theta = np.arccos(cosine)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        curved = (np.sin((1 - t) * theta) * a + np.sin(t * theta) * b) / np.sin(theta)
+    return np.where(1 - cosine**2 < 1e-7, (1 - t) * a + t * b, curved)
+
+
+def _unit(x: Array) -> Array:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(1e-7)
+
+
+def _nuslerp(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    first, second = (own["weight"] for own in settings.inputs)
+    t = 0.5 if abs(first + second) < 1e-6 else second / (first + second)
+    base = _wide(tensors[0]) if len(tensors) == 3 else np.zeros(tensors[0].shape)
+    a, b = _deltas(tensors) if len(tensors) == 3 else [_wide(tensor) for tensor in tensors]
+    if settings.shared["nuslerp_flatten"] or a.ndim < 2:
+        result = _line_or_arc(a.ravel(), b.ravel(), t).reshape(a.shape)
+    elif settings.shared["nuslerp_row_wise"]:
+        result = _line_or_arc(a.swapaxes(0, -1), b.swapaxes(0, -1), t).swapaxes(0, -1)
+    else:
+        result = _line_or_arc(a, b, t)
+    return base + result
+
+
+def _multislerp(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    has_base = len(tensors) > len(settings.inputs)
+    base = _wide(tensors[0]) if has_base else np.zeros(tensors[0].shape)
+    x = np.stack(_deltas(tensors) if has_base else [_wide(tensor) for tensor in tensors]).reshape(
+        len(settings.inputs), -1
+    )
+    if len(x) == 1:
+        return base + x.reshape(base.shape)
+    weights = np.array([own["weight"] for own in settings.inputs])[:, None]
+    if settings.shared["normalize_weights"]:
+        weights = weights / weights.sum()
+    eps = settings.shared["eps"]
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    if not norms.any():
+        return base
+    units = x / (norms + eps)
+    mean = (weights * units).sum(0)
+    mean = mean / np.linalg.norm(mean)
+    tangent = (weights * (units - (units @ mean)[:, None] * mean)).sum(0)
+    length = np.linalg.norm(tangent) + eps
+    result = (mean * np.cos(length) + tangent * np.sin(length) / length) * (weights * norms).sum()
+    return base + result.reshape(base.shape)
+
+
+def _karcher(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    x = np.stack([_wide(tensor).ravel() for tensor in tensors])
+    tol, shape = settings.shared["tol"], tensors[0].shape
+    if len(x) == 1:
+        return x.reshape(shape)
+    norms = np.linalg.norm(x, axis=1)
+    units = (x / norms[:, None].clip(1e-300))[norms > tol]
+    if not len(units):
+        return np.zeros(shape)
+    mean = units.mean(0)
+    mean = mean / np.linalg.norm(mean) if np.linalg.norm(mean) >= tol else units[0]
+    for _step in range(settings.shared["max_iter"]):
+        step = np.zeros_like(mean)
+        for unit in units:
+            theta = np.arccos(np.clip(unit @ mean, -1, 1))
+            if np.sin(theta) > tol:
+                step += theta / np.sin(theta) * (unit - np.cos(theta) * mean) / len(units)
+        length = np.linalg.norm(step)
+        if length < tol:
+            break
+        mean = np.cos(length) * mean + np.sin(length) / length * step
+        mean /= np.linalg.norm(mean)
+    return (norms.mean() * mean).reshape(shape)
+
+
+def _model_stock(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    base, deltas = _wide(tensors[0]), _deltas(tensors)
+    if not settings.shared["filter_wise"]:
+        return base + _stock(np.stack([delta.reshape(1, -1) for delta in deltas])).reshape(base.shape)
+    return base + _stock(np.stack([_rows(delta) for delta in deltas])).reshape(base.shape)
+
+
+def _stock(deltas: Array) -> Array:
+    """Returns t·mean δ of (models, rows, columns), a t for each row."""
+    count = len(deltas)
+    cosines = []
+    for i in range(count):
+        for j in range(i + 1, count):
+            norms = np.linalg.norm(deltas[i], axis=1) * np.linalg.norm(deltas[j], axis=1)
+            cosines.append(((deltas[i] * deltas[j]).sum(1) / norms.clip(1e-6)).clip(-1, 1))
+    cosine = np.mean(cosines, axis=0)
+    divisor = 1 + (count - 1) * cosine
+    ratio = np.where(np.abs(divisor) < 1e-6, 0, count * cosine / np.where(divisor == 0, 1, divisor))
+    return ratio[:, None] * deltas.mean(0)
+
+
+def _nearswap(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    a, b = (_wide(tensor) for tensor in tensors)
+    weight = (settings.shared["t"] / np.abs(a - b).clip(1e-6)).clip(0, 1)
+    return (1 - weight) * a + weight * b
+
+
+def _ram(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    deltas = np.stack(_deltas(tensors))
+    active = np.abs(deltas) > np.float32(settings.shared["epsilon"])
+    count = active.sum(0)
+    factors = np.ones(len(deltas))
+    if "r" in settings.shared:
+        shared = (active & (count > 1)).reshape(len(deltas), -1).sum(1)
+        unique = (active & (count == 1)).reshape(len(deltas), -1).sum(1)
+        overlap = shared / np.maximum(unique, settings.shared["epsilon"])
+        factors = 1 + settings.shared["r"] * overlap.clip(0, settings.shared["alpha"])
+    scales = np.stack([np.where(count == 1, factor, 1 / count.clip(1)) for factor in factors])
+    return _wide(tensors[0]) + (deltas * active * scales).sum(0)
+
+
+def _arcee_fusion(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    base, tuned = (_rows(_wide(tensor)) for tensor in tensors)
+    (delta,) = _deltas(tensors)
+    p, q = (_softmax(x) + 1e-8 for x in (tuned, base))
+    divergence = (p * np.log(p / q)).sum(1, keepdims=True).astype(np.float32)
+    importance = (np.abs(_rows(delta)).astype(np.float32) * divergence).reshape(delta.shape)
+    ordered = np.sort(importance, axis=None)
+    q1, median, q3 = (float(ordered[quarter * (delta.size - 1) // 4]) for quarter in (1, 2, 3))
+    return _wide(tensors[0]) + delta * (importance >= np.float32(median + 1.5 * (q3 - q1)))
+
+
+def _softmax(rows: Array) -> Array:
+    powers = np.exp(rows - rows.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _sce(tensors: Sequence[Tensor], settings: Settings, **_: object) -> Array:
+    deltas = np.stack(_deltas(tensors))
+    if settings.shared["select_topk"] < 1:
+        variance = deltas.var(0).astype(np.float32).astype(np.float64)
+        selected = int(np.count_nonzero(variance) * settings.shared["select_topk"])
+        deltas = deltas * (_only(variance, _descending(variance)[: max(0, selected)]) > 0)
+    energies = (deltas**2).reshape(len(deltas), -1).mean(1)
+    weights = energies / energies.sum() if energies.sum() >= 1e-6 else np.ones(len(deltas)) / len(deltas)
+    mask = np.sign(deltas) == np.where(deltas.sum(0) >= 0, 1, -1)
+    kept = mask * weights.reshape(-1, *[1] * (deltas.ndim - 1))
+    return _wide(tensors[0]) + (kept * deltas).sum(0) / kept.sum(0).clip(1e-6)
+
+
 ORACLES: Mapping[str, Callable[..., Array]] = {
+    "arcee_fusion": _arcee_fusion,
     "breadcrumbs": _family(_outliers, elect=False),
     "breadcrumbs_ties": _family(_outliers, elect=True),
     "dare_linear": _family(_random, elect=False),
     "dare_ties": _family(_random, elect=True),
+    "della": _family(_ranked, elect=True),
+    "della_linear": _family(_ranked, elect=False),
+    "karcher": _karcher,
     "linear": _linear,
+    "model_stock": _model_stock,
+    "multislerp": _multislerp,
+    "nearswap": _nearswap,
+    "nuslerp": _nuslerp,
     "passthrough": _passthrough,
+    "ram": _ram,
+    "ramplus_tl": _ram,
+    "sce": _sce,
     "slerp": _slerp,
     "task_arithmetic": _family(_all, elect=False),
     "ties": _family(_magnitude, elect=True),

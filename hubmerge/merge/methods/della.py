@@ -1,0 +1,54 @@
+"""MAGPRUNE, the sparsifier of DELLA: the larger an element is within its row, the likelier it is kept.
+
+P. T. Deep, R. Bhardwaj, S. Poria, "DELLA-Merging", https://arxiv.org/abs/2406.11617.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hubmerge.merge.methods.masks import LANE_VALUES, MaskKey, lanes, mask_key
+from hubmerge.merge.methods.method import Block, Operands, Settings
+from hubmerge.merge.methods.sparsify import Keep, keep_all, keep_none
+
+
+def by_rank(operands: Operands, settings: Settings) -> list[Keep]:
+    """Keeps elements with probabilities from density − ε for a row's smallest to density + ε for its largest."""
+    pairs = zip(settings.column("density"), settings.column("epsilon"), strict=True)
+    return [_keeper(operands, index, density, epsilon) for index, (density, epsilon) in enumerate(pairs)]
+
+
+def check_probabilities(settings: Settings) -> str | None:
+    """Returns which input's density ± ε is not a probability, or None."""
+    for density, epsilon in zip(settings.column("density"), settings.column("epsilon"), strict=True):
+        if 0 < density < 1 and not (0 < density - epsilon < 1 and 0 < density + epsilon < 1):
+            return f"density {density} ± epsilon {epsilon} must lie between 0 and 1"
+    return None
+
+
+def _keeper(operands: Operands, index: int, density: float, epsilon: float) -> Keep:
+    if density >= 1 or not operands.blocks:
+        return keep_all
+    if density <= 0:
+        return keep_none
+    limits = _limits(operands.blocks[0].row_length, density, epsilon)
+    return partial(_keep_ranked, key=mask_key(operands.seed, operands.name, index), limits=limits)
+
+
+def _limits(row_length: int, density: float, epsilon: float) -> Tensor:
+    """Returns the int16 that a lane must be below, for each rank in a row from the smallest magnitude on."""
+    first, last = (density - epsilon, density + epsilon) if row_length > 1 else (density, density)
+    probabilities = torch.linspace(first, last, row_length, dtype=torch.float64)
+    return probabilities.mul_(LANE_VALUES).round_().clamp_(max=LANE_VALUES - 1).sub_(LANE_VALUES // 2).to(torch.int16)
+
+
+def _keep_ranked(values: Tensor, block: Block, *, key: MaskKey, limits: Tensor) -> Tensor:
+    rows = values.view(-1, block.row_length)
+    # Stable, so that equal magnitudes rank by their place and every device agrees.
+    by_size = rows.abs().sort(dim=1, stable=True).indices
+    drawn = lanes(key, block, values.device).view(-1, block.row_length).gather(1, by_size)
+    kept = torch.lt(drawn, limits.to(values.device), out=torch.empty_like(rows))
+    return values.mul_(torch.empty_like(rows).scatter_(1, by_size, kept).view(-1))
