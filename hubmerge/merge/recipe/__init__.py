@@ -1,5 +1,7 @@
 """The recipe language: YAML → Recipe, and the value of every parameter for every tensor."""
 
+from hubmerge.merge.recipe.effective import settings_for
+from hubmerge.merge.recipe.load import load_recipe
 from hubmerge.merge.recipe.model import (
     ModelToken,
     ModuleRecipe,
@@ -24,4 +26,6 @@ __all__ = [
     "TokenChoice",
     "TokenizerChoice",
     "ZeroToken",
+    "load_recipe",
+    "settings_for",
 ]

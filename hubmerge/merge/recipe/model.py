@@ -79,7 +79,7 @@ class TokenChoice:
         force: Whether models that have the token get this embedding too.
     """
 
-    source: ModelRef | Recipe | ModelToken | ZeroToken | None
+    source: Source | ModelToken | ZeroToken | None
     force: bool
 
 
@@ -92,7 +92,7 @@ class TokenizerChoice:
         pad_to_multiple_of: Rows of the embedding are filled up to a multiple of this; None for no padding.
     """
 
-    source: ModelRef | Recipe | str
+    source: Source | str
     tokens: Mapping[str, TokenChoice]
     pad_to_multiple_of: int | None
 
@@ -105,7 +105,8 @@ class Recipe:
         method: A name in `METHODS`.
         slices: Output layers from first to last; empty where `modules` says it. The `models` form is one slice.
         whole_models: Whether it was written as `models`: one slice, whose sources have no layer range.
-        dtype: Result dtype if `out_dtype` is None: float16, bfloat16, float32 or float64; None for the inputs' promotion.
+        dtype: Dtype of the result unless `out_dtype` states it: float16, bfloat16, float32 or float64. Where both are
+            None it is the promotion of the inputs.
         chat_template: `auto`, the name of a known template, or Jinja text.
         name: What other documents of the same file call it.
         warnings: What was accepted but has no effect or another effect than elsewhere, one sentence each, with path and

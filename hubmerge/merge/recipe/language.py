@@ -1,0 +1,97 @@
+"""The keys of the recipe language and where each belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from hubmerge.merge.methods import METHODS
+from hubmerge.merge.recipe.fields import Remarks, did_you_mean, fault, mapping
+from hubmerge.merge.recipe.yaml_tree import Item
+
+RECIPE_KEYS = (
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "modules",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer",
+    "tokenizer_source",
+    "chat_template",
+    "name",
+    "seed",
+    "random_seed",
+)
+MODEL_KEYS = ("model", "parameters")
+SLICE_SOURCE_KEYS = ("model", "layer_range", "parameters")
+SLICE_KEYS = ("sources", "base_model", "parameters")
+MODULE_KEYS = ("models", "slices", "parameters")
+TOKENIZER_KEYS = ("source", "tokens", "pad_to_multiple_of")
+TOKEN_KEYS = ("source", "force")
+CASE_KEYS = ("filter", "value")
+
+_FORMS = ("models", "slices", "modules")
+
+_PLACES: Mapping[str, str] = {
+    **dict.fromkeys(TOKENIZER_KEYS, "it belongs under tokenizer"),
+    **dict.fromkeys(CASE_KEYS, "it belongs in the list of one parameter"),
+    "force": "it belongs to a token under tokenizer.tokens",
+    "model": "it belongs in models or in the sources of a slice",
+    "sources": "it belongs in slices",
+    "layer_range": "it belongs in the sources of a slice",
+    "revision": "a revision is written after the model, as in org/name@revision",
+    "lora": "an adapter is written after the model, as in org/name+org/adapter",
+    **dict.fromkeys(RECIPE_KEYS, "it belongs at the top level"),
+    "residual_weight": "nothing reads it",
+    "override_architecture": "no architecture has to be named",
+}
+"""Where a key that is known, but not here, belongs."""
+
+_OTHER_FILES: Mapping[str, str] = {
+    "genome": "this is a configuration of mergekit-evolve, which searches for a recipe; it is not a recipe itself",
+    "experts": "this is a configuration of mergekit-moe, which builds a mixture of experts; that is not a merge",
+}
+
+
+def check_keys(item: Item, allowed: Collection[str], remarks: Remarks) -> Mapping[str, Item]:
+    """Returns the entries of a mapping, each key being one of `allowed`; the values that are null are left out.
+
+    A key that belongs elsewhere in the language is warned about, and one that is known nowhere is refused.
+    """
+    found = mapping(item)
+    for key, value in found.items():
+        if key not in allowed:
+            _misplaced(key, value, allowed, remarks)
+    return {key: value for key, value in found.items() if key in allowed and value.value is not None}
+
+
+def refuse_other_files(document: Item) -> None:
+    """Refuses the configurations of mergekit's sister tools, with a sentence that says what they are."""
+    for key, sentence in _OTHER_FILES.items():
+        if key in mapping(document):
+            raise fault(mapping(document)[key], sentence)
+
+
+def one_form(item: Item, found: Mapping[str, Item], forms: Sequence[str] = _FORMS) -> str:
+    """Returns which of `models`, `slices` and `modules` says what is merged."""
+    stated = [form for form in forms if form in found]
+    if len(stated) != 1:
+        has = " and ".join(stated) or "none"
+        raise fault(item, f"takes exactly one of {', '.join(forms[:-1])} and {forms[-1]}, and has {has}")
+    return stated[0]
+
+
+def parameter_owners(name: str) -> tuple[str, ...]:
+    """Returns the methods that have a parameter of this name."""
+    return tuple(method.name for method in METHODS.values() if method.parameter(name) is not None)
+
+
+def _misplaced(key: str, item: Item, allowed: Collection[str], remarks: Remarks) -> None:
+    if key in _PLACES:
+        remarks.warn(item, f"has no effect here; {_PLACES[key]}")
+    elif parameter_owners(key):
+        remarks.warn(item, "has no effect here; it belongs under parameters")
+    else:
+        remarks.unknown(item, f"unknown key{did_you_mean(key, allowed)}")
