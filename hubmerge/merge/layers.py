@@ -1,34 +1,52 @@
-"""The grammar of tensor names: which component counts layers, and what a tensor outside the layers is.
+"""The grammar of tensor names: which layer a tensor belongs to, and what the tensors outside the layers are.
 
-No architecture is known here. A checkpoint's names show its stacks of layers (a prefix followed by 0, 1, ... n−1), and
-config.json says how many layers the text model has, which tells the main stack from a vision tower's.
+No architecture is listed here. A stack of layers is a numbered component that counts from zero under one prefix; the
+rest is told by the words that transformers' models have in common, so a model released tomorrow is read the same way.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Role = Literal["embed", "head", "norm", "layer", "other"]
+KeyPath = tuple[str, ...]
 
-LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-TEXT_CONFIG_KEYS = ("text_config", "language_config", "llm_config")
+COUNT_KEYS = (
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "num_decoder_layers",
+    "decoder_layers",
+)
+"""Names of the layer count in config.json."""
 
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|head|score|classifier|cls)(\.|$)")
-_EMBED = re.compile(r"embed|(^|\.)(wte|wpe|shared|tok_emb|emb)(\.|$)")
-_NORM = re.compile(r"norm|(^|\.)ln_f(\.|$)")
-_NOT_TEXT = re.compile(r"vision|visual|audio|image|speech|vit")
+_NUMBERED = re.compile(r"([^\d.][^.]*(?:\.[^\d.][^.]*)*\.)(\d{1,6})\.", re.ASCII)
+_TEXT_CONFIG = re.compile(r"(^|_)(text|language|llm|thinker|decoder)(_|$)")
+_NOT_BY_LAYER = re.compile(r"token|keys|architectures|feature_layer|ind(ex|ices)|_ids?$")
+_TOWER = re.compile(
+    r"(^|[._])(vision|visual|vit|image|img|video|audio|speech|vq\w*|\w*projector|connector|resampler)([._]|$)"
+)
+_LEAF = re.compile(r"\.(weight|bias)$")
+_EMBED = re.compile(r"(^|\.)(embed_tokens\w*|wte|(word_|tok_|token_)?embeddings?|embed_in|embed|shared)$")
+_HEAD = re.compile(
+    r"(^|\.)(lm_head(\.decoder)?|embed_out|output|output_layer|head|proj_out|vocab_projector|cls\.predictions(\.decoder)?)$"
+)
+_NORM = re.compile(r"norm|(^|\.)ln_?\w*$", re.IGNORECASE)
+_AFTER = re.compile(r"(^|[._])(lm_head|cls|score|classifier|pooler|qa_outputs|\w*head|summary|unembed\w*|mtp)([._]|$)")
 
 
 @dataclass(frozen=True)
 class LayerStack:
-    """Layers that are told apart by one numeric component: `prefix.0.`, `prefix.1.`, ...
+    """Layers that follow each other.
 
     Attributes:
-        prefix: What stands before the number, without the dot: `model.layers`.
-        count: Number of layers.
+        prefix: What their names begin with, up to the layer's number: `model.layers.`.
+        count: How many they are; what has a higher number (a layer for multi-token prediction) is not one of them.
     """
 
     prefix: str
@@ -36,93 +54,109 @@ class LayerStack:
 
 
 def find_stacks(names: Iterable[str]) -> tuple[LayerStack, ...]:
-    """Returns every outermost run of numbered layers, the one with most tensors first."""
+    """Returns every stack of a checkpoint in the order of its names; experts and the like inside a layer are none."""
     numbers: dict[str, set[int]] = {}
-    sizes: dict[str, int] = {}
     for name in names:
-        parts = name.split(".")
-        place = next((index for index, part in enumerate(parts) if part.isdigit()), None)
-        if place:
-            prefix = ".".join(parts[:place])
-            numbers.setdefault(prefix, set()).add(int(parts[place]))
-            sizes[prefix] = sizes.get(prefix, 0) + 1
-    whole = [prefix for prefix, seen in numbers.items() if seen == set(range(len(seen)))]
-    return tuple(LayerStack(prefix, len(numbers[prefix])) for prefix in sorted(whole, key=lambda p: (-sizes[p], p)))
+        if found := _NUMBERED.match(name):
+            numbers.setdefault(found[1], set()).add(int(found[2]))
+    return tuple(LayerStack(prefix, len(found)) for prefix, found in numbers.items() if found == set(range(len(found))))
 
 
 def main_stack(names: Iterable[str], config: Mapping[str, Any]) -> LayerStack | None:
-    """Returns the layers of the text model: the stack as long as config.json says; None if names show no layers.
+    """Returns the stack that a recipe's layers mean, or None where the names show no stack.
 
-    A stack may go on beyond that number (layers for multi-token prediction): those do not count.
+    It is the language model's, not a vision tower's; of an encoder and a decoder it is the decoder's.
+
+    Args:
+        names: The tensors of a checkpoint.
+        config: Its config.json, whose layer count decides between stacks and tells layers from what follows them.
     """
-    stacks = sorted(find_stacks(names), key=lambda stack: bool(_NOT_TEXT.search(stack.prefix)))
-    declared = layer_count(config)
-    for stack in stacks:
-        if stack.count == declared:
-            return stack
-    for stack in stacks:
-        if declared is not None and stack.count > declared:
-            return LayerStack(stack.prefix, declared)
-    return stacks[0] if stacks and declared is None else None
+    names = tuple(names)
+    stacks = find_stacks(names)
+    candidates = [stack for stack in stacks if not _TOWER.search(stack.prefix)] or stacks
+    if not candidates:
+        return None
+    stated = {count for _, count in _stated_counts(config)}
+    sizes = Counter(found[1] for name in names if (found := _NUMBERED.match(name)))
+
+    def suits(stack: LayerStack) -> tuple[bool, bool, bool, int]:
+        exact = stack.count in stated
+        longer = not exact and any(0 < count < stack.count for count in stated)
+        return exact, longer, "decoder" in stack.prefix, sizes[stack.prefix]
+
+    best = max(candidates, key=suits)
+    shorter = [count for count in stated if 0 < count <= best.count]
+    return replace(best, count=max(shorter, default=best.count))
 
 
 def layer_index(name: str, stack: LayerStack | None) -> int | None:
-    """Returns the number of the layer that a tensor belongs to, or None outside the stack."""
-    if stack is None or not name.startswith(f"{stack.prefix}."):
+    """Returns the layer that a tensor belongs to, or None outside the stack."""
+    found = _NUMBERED.match(name)
+    if stack is None or found is None or found[1] != stack.prefix:
         return None
-    number = name[len(stack.prefix) + 1 :].split(".", 1)[0]
-    return int(number) if number.isdigit() and int(number) < stack.count else None
+    number = int(found[2])
+    return number if number < stack.count else None
 
 
 def with_layer(name: str, stack: LayerStack | None, index: int) -> str:
-    """Returns the name that the tensor has in another layer; outside the stack, its own."""
-    if stack is None or not name.startswith(f"{stack.prefix}."):
+    """Returns the name of the same tensor in another layer; a name outside the stack is returned as it is."""
+    if stack is None or layer_index(name, stack) is None:
         return name
-    number, dot, rest = name[len(stack.prefix) + 1 :].partition(".")
-    return f"{stack.prefix}.{index}{dot}{rest}" if number.isdigit() else name
+    _, _, rest = name[len(stack.prefix) :].partition(".")
+    return f"{stack.prefix}{index}.{rest}"
 
 
 def role(name: str, stack: LayerStack | None) -> Role:
-    """Returns what a tensor is to the model, as far as its name tells."""
+    """Returns what a tensor is to a language model.
+
+    `embed` and `head` have a row for each token; position tables, classifiers and whatever belongs to another tower or
+    stack are `other`.
+    """
     if layer_index(name, stack) is not None:
         return "layer"
-    if _NOT_TEXT.search(name):
+    module = _LEAF.sub("", name)
+    if _TOWER.search(name) or _NUMBERED.match(name):
         return "other"
-    if _HEAD.search(name):
+    if _HEAD.search(module):
         return "head"
-    if _EMBED.search(name):
-        return "embed"
-    return "norm" if _NORM.search(name) else "other"
+    if _NORM.search(module.rpartition(".")[2]):
+        return "norm"
+    return "embed" if _EMBED.search(module) and name.endswith(".weight") else "other"
 
 
 def comes_before_layers(name: str, stack: LayerStack | None) -> bool:
-    """Returns whether a tensor outside the layers is used before them: an embedding, or a part that feeds the text."""
-    return role(name, stack) in ("embed", "other")
+    """Returns whether a tensor outside the stack works on the way to its first layer, not behind its last."""
+    kind = role(name, stack)
+    if kind == "norm" and stack is not None and not _AFTER.search(name):
+        parent, _, own = _LEAF.sub("", name).rpartition(".")
+        return "emb" in own or not stack.prefix.startswith(f"{parent}." if parent else "")
+    follows = stack is not None and name.startswith(stack.prefix)
+    return kind != "head" and not follows and not _AFTER.search(name)
 
 
-def layer_count(config: Mapping[str, Any]) -> int | None:
-    """Returns how many layers config.json says the text model has; None if it does not say."""
-    for holder in (config, *_text_configs(config)):
-        for key in LAYER_COUNT_KEYS:
-            if isinstance(holder.get(key), int):
-                return int(holder[key])
-    return None
+def layer_count_keys(config: Mapping[str, Any], count: int) -> tuple[KeyPath, ...]:
+    """Returns the paths in config.json of the layer count and of lists with an entry a layer, such as `layer_types`."""
+    found = [path for path, value in _stated_counts(config) if value == count]
+    decoders = [path for path in found if "decoder" in path[-1]]
+    lists = [
+        (*path, key)
+        for path, level in _text_levels(config)
+        for key, value in level.items()
+        if isinstance(value, list) and len(value) == count and not _NOT_BY_LAYER.search(key)
+    ]
+    return (*(decoders if config.get("is_encoder_decoder") and decoders else found), *lists)
 
 
-def layer_count_keys(config: Mapping[str, Any], count: int) -> list[tuple[str, ...]]:
-    """Returns the paths in config.json of what goes with the number of layers: the number, and lists as long as it."""
-    paths: list[tuple[str, ...]] = []
-    for path, holder in _holders(config):
-        keys = [key for key in LAYER_COUNT_KEYS if holder.get(key) == count]
-        lists = [key for key, value in holder.items() if isinstance(value, list) and len(value) == count and count > 1]
-        paths += [(*path, key) for key in (*keys, *lists)]
-    return paths
+def _stated_counts(config: Mapping[str, Any]) -> Iterator[tuple[KeyPath, int]]:
+    for path, level in _text_levels(config):
+        for key in COUNT_KEYS:
+            if isinstance(level.get(key), int) and not isinstance(level[key], bool):
+                yield (*path, key), level[key]
 
 
-def _holders(config: Mapping[str, Any]) -> Sequence[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    nested = [((key,), config[key]) for key in TEXT_CONFIG_KEYS if isinstance(config.get(key), Mapping)]
-    return [((), config), *nested]
-
-
-def _text_configs(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [holder for path, holder in _holders(config) if path]
+def _text_levels(config: Mapping[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    """Yields config.json itself and the nested configurations of the language model in it."""
+    yield path, config
+    for key, value in config.items():
+        if isinstance(value, Mapping) and _TEXT_CONFIG.search(key):
+            yield from _text_levels(value, (*path, key))
