@@ -1,6 +1,6 @@
-"""The whole of hubmerge on one machine without network or GPU: train siblings, push them, merge from Hub to Hub, measure.
+"""The whole of hubmerge on one machine without network or GPU: train siblings, push, merge from Hub to Hub, measure.
 
-    scripts/demo [--folder demo-output] [--seed 1]
+scripts/demo [--folder demo-output] [--seed 1]
 """
 
 from __future__ import annotations

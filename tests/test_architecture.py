@@ -113,7 +113,9 @@ def test_libraries_are_named_only_where_they_belong(module: str) -> None:
 def test_localhub_knows_nothing_of_merges() -> None:
     for module in modules():
         if module.startswith("hubmerge.localhub"):
-            foreign = [n for n in imports(module) if n.startswith("hubmerge.") and not n.startswith("hubmerge.localhub")]
+            foreign = [
+                n for n in imports(module) if n.startswith("hubmerge.") and not n.startswith("hubmerge.localhub")
+            ]
             assert {".".join(name.split(".")[:2]) for name in foreign} <= {"hubmerge.errors", "hubmerge.version"}
 
 
