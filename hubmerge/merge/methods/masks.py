@@ -2,7 +2,7 @@
 
 A counter-based generator: an integer hash of the element's index, so that neither the order of blocks nor threads,
 shards, a resumed run or the device can change a bit. The hash is "triple32" by Chris Wellons
-(https://nullprogram.com/blog/2018/07/31/) with one key at its input and one between its rounds. Its 32 bits serve two
+(https://github.com/skeeto/hash-prospector) with one key at its input and one between its rounds. Its 32 bits serve two
 neighbouring elements, 16 bits each: they resolve a probability to 1.5e-5.
 """
 

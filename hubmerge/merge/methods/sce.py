@@ -43,7 +43,14 @@ def _variances(deltas: list[Tensor]) -> Tensor:
 
     Rounded from fp64, so that the same changes in another order of models give equal variances.
     """
-    return torch.stack(deltas).double().var(dim=0, correction=0).to(deltas[0].dtype)
+    first, *others = (delta.double() for delta in deltas)
+    total, squares = torch.zeros_like(first), torch.zeros_like(first)
+    for other in others:
+        other.sub_(first)  # the variance of differences, so that equal changes have none at all
+        total.add_(other)
+        squares.addcmul_(other, other)
+    mean = total.div_(len(deltas))
+    return squares.div_(len(deltas)).addcmul_(mean, mean, value=-1).to(deltas[0].dtype)
 
 
 def _select(deltas: list[Tensor], cut: Cut | None, block: Block) -> list[Tensor]:

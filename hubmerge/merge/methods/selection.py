@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hubmerge.errors import MergeError
@@ -31,9 +34,8 @@ SAMPLED_SHARE = 16
 SAMPLE_ELEMENTS = 32_768
 STANDARD_ERRORS = (4, 16, 64, math.inf)
 """Half-widths of the brackets tried one after the other."""
-GROUP = 8
-"""Elements tested at once for being inside a bracket: half the time of testing each."""
 
+Floats = NDArray[np.floating[Any]]
 Measure = Callable[[list[Tensor], Block], Sequence[Tensor]]
 """Makes the quantities to select from, one flat tensor each, from operands of whole rows, which it may overwrite."""
 
@@ -48,7 +50,12 @@ class Query:
 
 @dataclass(frozen=True)
 class Cut:
-    """The `rank` largest elements: all above the threshold, and those equal to it before element `ties_stop`."""
+    """The `rank` largest elements: all above the threshold, and those equal to it before element `ties_stop`.
+
+    Attributes:
+        threshold: The smallest of them.
+        ties_stop: Index in the whole tensor after the last element that equals the threshold and is among them.
+    """
 
     threshold: float
     ties_stop: int
@@ -56,7 +63,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Bracket:
-    """Bounds for the threshold. Elements equal to a bound are counted if `has_ties`; otherwise there are none."""
+    """Bounds for the threshold. `has_ties` if elements may equal a bound; otherwise there are none."""
 
     low: float
     high: float
@@ -74,7 +81,7 @@ class _Tally:
     bracket: _Bracket
     above: list[int] = field(default_factory=list)
     at_high: list[int] = field(default_factory=list)
-    inside: list[Tensor] = field(default_factory=list)
+    inside: list[Floats] = field(default_factory=list)
     at_low: list[int] = field(default_factory=list)
 
 
@@ -108,7 +115,7 @@ def find_cuts(operands: Operands, measure: Measure, queries: Sequence[Query]) ->
             for query in queries
             if query not in cuts
         ]
-        _count(operands, measure, tallies)
+        _scan(operands, measure, tallies)
         for tally in tallies:
             if found := _locate(tally):
                 cuts[tally.query] = _cut(operands, measure, tally.query, found)
@@ -122,12 +129,13 @@ def keep_largest(values: Tensor, block: Block, *, cut: Cut) -> Tensor:
     kept_ties = min(max(cut.ties_stop - block.start, 0), block.elements)
     head, tail = values[:kept_ties], values[kept_ties:]
     # hardshrink keeps what is strictly larger than its bound: the next number below it lets equal ones through.
-    torch.hardshrink(head, _next(cut.threshold, -math.inf, values.dtype), out=head)
+    number = np.float64 if values.dtype == torch.float64 else np.float32
+    torch.hardshrink(head, _next(cut.threshold, -math.inf, number), out=head)
     torch.hardshrink(tail, cut.threshold, out=tail)
     return values
 
 
-def _sample(operands: Operands, measure: Measure) -> list[Tensor] | None:
+def _sample(operands: Operands, measure: Measure) -> list[Floats] | None:
     """Returns a (spans, elements) sample of each quantity, or None if the tensor is small or has few rows."""
     row_length = operands.blocks[0].row_length
     rows = math.prod(operands.shape) // row_length
@@ -136,23 +144,23 @@ def _sample(operands: Operands, measure: Measure) -> list[Tensor] | None:
     if spans < MIN_SPANS:
         return None
     stride = max(1, span_rows * row_length * spans // SAMPLE_ELEMENTS)
-    pieces: list[list[Tensor]] = []
+    pieces: list[list[Floats]] = []
     for span in range(spans):
         first = span * (rows - span_rows) // (spans - 1)
         block = Block(first * row_length, (first + span_rows) * row_length, row_length)
-        # Begins at another column each time: columns have scales of their own.
-        pieces.append([values[span % stride :: stride].clone() for values in measure(operands.load(block), block)])
+        series = measure(operands.load(block), block)
+        # Begins at another column each time, since columns have scales of their own.
+        pieces.append([values[span % stride :: stride].numpy(force=True).copy() for values in series])
     return [_stacked(series) for series in zip(*pieces, strict=True)]
 
 
-def _stacked(pieces: Iterable[Tensor]) -> Tensor:
+def _stacked(pieces: Sequence[Floats]) -> Floats:
     """Returns the pieces as rows, all as long as the shortest."""
-    rows = list(pieces)
-    width = min(row.numel() for row in rows)
-    return torch.stack([row[:width] for row in rows])
+    width = min(piece.size for piece in pieces)
+    return np.stack([piece[:width] for piece in pieces])
 
 
-def _bracket(sample: list[Tensor] | None, query: Query, elements: int, standard_errors: float) -> _Bracket:
+def _bracket(sample: Sequence[Floats] | None, query: Query, elements: int, standard_errors: float) -> _Bracket:
     """Returns bounds that hold the query's element with the certainty of so many standard errors of its sampled rank.
 
     The error is estimated from the spread between spans, since rows differ in scale.
@@ -160,24 +168,25 @@ def _bracket(sample: list[Tensor] | None, query: Query, elements: int, standard_
     if sample is None or math.isinf(standard_errors):
         return _EVERYTHING
     spans = sample[query.series]
-    ordered = spans.flatten().sort(descending=True).values
-    expected = query.rank / elements * ordered.numel()
-    typical = ordered[min(int(expected), ordered.numel() - 1)]
-    spread = spans.gt(typical).double().mean(dim=1).std().item() / math.sqrt(len(spans))
-    half_width = standard_errors * (spread * ordered.numel() + 1)
+    ordered = np.sort(spans, axis=None)[::-1]
+    expected = query.rank / elements * ordered.size
+    typical = ordered[min(int(expected), ordered.size - 1)]
+    deviation = max(float(share.mean(axis=1).std()) for share in (spans > typical, spans >= typical))
+    half_width = standard_errors * (deviation / math.sqrt(len(spans)) * ordered.size + 1)
     return _bounded(ordered, int(expected - half_width), int(expected + half_width) + 1)
 
 
-def _bounded(ordered: Tensor, high_rank: int, low_rank: int) -> _Bracket:
+def _bounded(ordered: Floats, high_rank: int, low_rank: int) -> _Bracket:
     """Returns the bracket between two places of a descending sample, beyond which nothing is known."""
-    high = ordered[high_rank].item() if high_rank > 0 else math.inf
-    low = ordered[low_rank].item() if low_rank < ordered.numel() else -math.inf
-    if any(ordered.eq(bound).count_nonzero().item() > 1 for bound in (low, high)):
+    high = float(ordered[high_rank]) if high_rank > 0 else math.inf
+    low = float(ordered[low_rank]) if low_rank < ordered.size else -math.inf
+    if any(math.isinf(bound) or _count_true(ordered == bound) > 1 for bound in (low, high)):
         return _Bracket(low, high, has_ties=True)
-    return _Bracket(_next(low, -math.inf, ordered.dtype), _next(high, math.inf, ordered.dtype), has_ties=False)
+    number = ordered.dtype.type
+    return _Bracket(_next(low, -math.inf, number), _next(high, math.inf, number), has_ties=False)
 
 
-def _count(operands: Operands, measure: Measure, tallies: Sequence[_Tally]) -> None:
+def _scan(operands: Operands, measure: Measure, tallies: Sequence[_Tally]) -> None:
     """Fills the tallies in one pass over the blocks."""
     for block in operands.blocks:
         series = measure(operands.load(block), block)
@@ -186,29 +195,19 @@ def _count(operands: Operands, measure: Measure, tallies: Sequence[_Tally]) -> N
 
 
 def _add(tally: _Tally, values: Tensor) -> None:
-    bracket = tally.bracket
-    mask = torch.empty_like(values)  # of the values' own type: a comparison into bool takes four times as long
-    tally.above.append(int(torch.gt(values, bracket.high, out=mask).sum().item()))
+    # numpy, on the CPU: finding a few elements among many took torch four times as long.
+    bracket, array = tally.bracket, values.numpy(force=True)
+    tally.above.append(_count_true(array > bracket.high))
     if bracket.has_ties:
-        tally.at_high.append(int(torch.eq(values, bracket.high, out=mask).sum().item()))
-        tally.at_low.append(int(torch.eq(values, bracket.low, out=mask).sum().item()))
+        tally.at_high.append(_count_true(array == bracket.high))
     if bracket.low < bracket.high:
-        tally.inside.append(_between(values, bracket.low, bracket.high))
+        tally.inside.append(array[np.flatnonzero((array > bracket.low) & (array < bracket.high))])
+        if bracket.has_ties:
+            tally.at_low.append(_count_true(array == bracket.low))
 
 
-def _between(values: Tensor, low: float, high: float) -> Tensor:
-    """Returns the elements strictly between two bounds, in order of no meaning."""
-    if math.isfinite(low) and math.isfinite(high):
-        values = _groups_near(values, (low + high) / 2, (high - low) / 2)
-    return values[values.gt(low) & values.lt(high)]
-
-
-def _groups_near(values: Tensor, middle: float, distance: float) -> Tensor:
-    """Returns the groups of elements with at least one within that distance, or within rounding of it."""
-    groups = values.view(math.gcd(values.numel(), GROUP), -1)
-    nearest = groups.sub(middle).abs_().amin(dim=0)
-    slack = 1e-6 * (abs(middle) + distance)
-    return groups.index_select(1, nearest.le(distance + slack).nonzero().squeeze(1)).flatten()
+def _count_true(mask: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _locate(tally: _Tally) -> _Found | None:
@@ -219,7 +218,7 @@ def _locate(tally: _Tally) -> _Found | None:
     if rank <= sum(tally.at_high):
         return _Found(tally.bracket.high, rank, tally.at_high)
     rank -= sum(tally.at_high)
-    inside = sum(chunk.numel() for chunk in tally.inside)
+    inside = sum(chunk.size for chunk in tally.inside)
     if rank <= inside:
         return _locate_inside(tally.inside, rank)
     if rank - inside <= sum(tally.at_low):
@@ -227,11 +226,12 @@ def _locate(tally: _Tally) -> _Found | None:
     return None
 
 
-def _locate_inside(chunks: Sequence[Tensor], rank: int) -> _Found:
-    values = torch.cat(list(chunks))
-    threshold = values.kthvalue(values.numel() - rank + 1).values.item()
-    kept_ties = rank - int(values.gt(threshold).count_nonzero().item())
-    return _Found(threshold, kept_ties, [int(chunk.eq(threshold).count_nonzero().item()) for chunk in chunks])
+def _locate_inside(chunks: Sequence[Floats], rank: int) -> _Found:
+    values = np.concatenate(chunks)
+    place = values.size - rank
+    threshold = float(np.partition(values, place)[place])
+    kept_ties = rank - _count_true(values > threshold)
+    return _Found(threshold, kept_ties, [_count_true(chunk == threshold) for chunk in chunks])
 
 
 def _cut(operands: Operands, measure: Measure, query: Query, found: _Found) -> Cut:
@@ -246,6 +246,6 @@ def _cut(operands: Operands, measure: Measure, query: Query, found: _Found) -> C
     return Cut(found.threshold, block.start + int(values.eq(found.threshold).nonzero()[place].item()) + 1)
 
 
-def _next(value: float, towards: float, dtype: torch.dtype) -> float:
+def _next(value: float, towards: float, number: type[np.floating[Any]]) -> float:
     """Returns the neighbouring number of a type."""
-    return torch.nextafter(torch.tensor(value, dtype=dtype), torch.tensor(towards, dtype=dtype)).item()
+    return float(np.nextafter(number(value), number(towards)))
