@@ -1,0 +1,46 @@
+"""One local Hub for the whole session.
+
+Hugging Face libraries read HF_ENDPOINT when they are imported, so the port is chosen and the variables are set here,
+before any test module is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+PORT = _free_port()
+os.environ |= {
+    "HF_ENDPOINT": f"http://127.0.0.1:{PORT}",
+    "HF_HOME": tempfile.mkdtemp(prefix="hubmerge-hf-home-"),
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+os.environ.pop("HF_TOKEN", None)
+
+from hubmerge.localhub import LocalHub  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path_factory.mktemp("hub"), port=PORT) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "hub" in request.fixturenames:
+        request.getfixturevalue("hub").faults.clear()
