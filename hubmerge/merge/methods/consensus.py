@@ -17,8 +17,7 @@ def elected_signs(deltas: Sequence[Tensor], coefficients: Sequence[float]) -> Te
     total = first * coefficients[0]
     for delta, coefficient in zip(others, coefficients[1:], strict=True):
         total.add_(delta, alpha=coefficient)
-    one = total.new_ones(())
-    return torch.copysign(one, total.add_(0.0), out=total)  # adding zero makes −0 count as +
+    return torch.ge(total, 0, out=total).mul_(2).sub_(1)
 
 
 def keep_elected(deltas: Sequence[Tensor], coefficients: Sequence[float], signs: Tensor) -> None:
@@ -35,11 +34,10 @@ def kept_weights(elected: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Returns Σ wᵢ over the non-zero elements that `keep_elected` left, 1 where that sum is 0.
 
     Args:
-        elected: What `keep_elected` left of each δᵢ: not negative for weights ≥ 0, not positive for others.
+        elected: What `keep_elected` left of each δᵢ.
         weights: Each wᵢ.
     """
-    total = torch.zeros_like(elected[0])
-    scratch = torch.empty_like(total)
+    total, mask = torch.zeros_like(elected[0]), torch.empty_like(elected[0])
     for delta, weight in zip(elected, weights, strict=True):
-        total.add_(torch.sign(delta, out=scratch), alpha=abs(weight))
-    return total.add_(torch.eq(total, 0, out=scratch))
+        total.add_(torch.ne(delta, 0, out=mask), alpha=weight)
+    return total.add_(torch.eq(total, 0, out=mask))

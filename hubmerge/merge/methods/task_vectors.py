@@ -74,11 +74,11 @@ def _combine_elected(tensors: list[Tensor], settings: Settings, sparse: SparseVe
     deltas, coefficients = sparse.of(tensors, block), sparse.scaled(weights)
     signs = elected_signs(deltas, coefficients)
     keep_elected(deltas, coefficients, signs)
-    divisor = kept_weights(deltas, weights) if settings.shared["normalize"] else None
-    total = weighted_sum(deltas, coefficients).mul_(signs)
-    if divisor is not None:
-        total.div_(divisor)
-    return base.add_(total, alpha=float(settings.shared["lambda"]))
+    factor = float(settings.shared["lambda"])
+    if not settings.shared["normalize"]:
+        return base.addcmul_(weighted_sum(deltas, coefficients), signs, value=factor)
+    divisor = kept_weights(deltas, weights)
+    return base.addcdiv_(weighted_sum(deltas, coefficients).mul_(signs), divisor, value=factor)
 
 
 def _check_gamma(settings: Settings) -> str | None:
