@@ -5,13 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from hubmerge.errors import SourceError, TransferError
+from hubmerge.localhub import LocalHub
 from hubmerge.weights.files import FileEntry, Files, LocalFiles, read_small
 from hubmerge.weights.hub_files import HubFiles
+from hubmerge.weights.reference import ModelRef
+from hubmerge.weights.source import open_source
 from tests.weights.range_server import REPO, SHA, RangeServer
 
 CONTENT = {
@@ -22,19 +27,40 @@ CONTENT = {
 }
 
 
-@pytest.fixture(params=["folder", "hub", "hub_redirecting"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
-    if request.param == "folder":
-        local = LocalFiles(fill(tmp_path / "checkpoint"))
-        yield local
-        local.close()
-        return
-    server = RangeServer(CONTENT, large=set(CONTENT) if request.param == "hub_redirecting" else set())
+@contextmanager
+def folder_files(folder: Path) -> Iterator[Files]:
+    yield LocalFiles(fill(folder))
+
+
+@contextmanager
+def range_server_files(*, large: set[str]) -> Iterator[Files]:
+    server = RangeServer(CONTENT, large=large)
     entries = [FileEntry(path, len(content)) for path, content in CONTENT.items()]
-    remote = HubFiles(REPO, SHA, entries=entries, token=False, endpoint=server.endpoint)
-    yield remote
-    remote.close()
+    yield HubFiles(REPO, SHA, entries=entries, token=False, endpoint=server.endpoint)
     server.close()
+
+
+@contextmanager
+def hub_files(hub: LocalHub, folder: Path) -> Iterator[Files]:
+    api = HfApi(token=hub.token)
+    if not api.repo_exists("local/contract"):
+        api.create_repo("local/contract")
+        api.upload_folder(repo_id="local/contract", folder_path=fill(folder))
+        api.delete_file(".gitattributes", "local/contract")
+    yield open_source(ModelRef("local/contract"), token=False).files
+
+
+@pytest.fixture(params=["folder", "range server", "redirecting range server", "hub"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
+    opened = {
+        "folder": lambda: folder_files(tmp_path),
+        "range server": lambda: range_server_files(large=set()),
+        "redirecting range server": lambda: range_server_files(large=set(CONTENT)),
+        "hub": lambda: hub_files(request.getfixturevalue("hub"), tmp_path),
+    }[request.param]()
+    with opened as files:
+        yield files
+        files.close()
 
 
 def fill(folder: Path) -> Path:

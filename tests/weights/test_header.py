@@ -211,7 +211,7 @@ SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 TENSORS = st.lists(st.tuples(NAMES, DTYPES, SHAPES), unique_by=lambda tensor: tensor[0])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(TENSORS)
 def test_every_built_header_is_read_back_and_opened_by_the_library(tensors) -> None:
     raw, infos = build_header(tensors)
@@ -223,7 +223,7 @@ def test_every_built_header_is_read_back_and_opened_by_the_library(tensors) -> N
     assert sorted(names) == sorted(name for name, _, _ in tensors)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 100))
 def test_arbitrary_bytes_never_raise_anything_else(noise: bytes, at: int) -> None:
     raw, _ = build_header([("a", "F32", (1,)), ("b", "U8", (3,))])
