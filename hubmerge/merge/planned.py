@@ -38,7 +38,8 @@ class PlannedModel:
         donor: Number of the parent whose config.json and tokenizer files it has.
         config: config.json as it will be.
         layers: The layers that slices and gradients count; None if the names show none.
-        names_by_layer: The names of `tensors` by their layer, those outside the layers under None; in order.
+        parts_by_layer: What follows the layer's number in the names of its tensors, by layer, in order; under None the
+            whole names of the tensors outside the layers.
     """
 
     label: str
@@ -46,12 +47,17 @@ class PlannedModel:
     config: Mapping[str, Any]
     tensors: Mapping[str, PlannedTensor]
     layers: LayerStack | None
-    names_by_layer: Mapping[int | None, Sequence[str]]
+    parts_by_layer: Mapping[int | None, Sequence[str]]
 
     @property
     def layer_count(self) -> int:
         """Number of layers; 0 if the names show none."""
         return 0 if self.layers is None else self.layers.count
+
+    def name_in_layer(self, layer: int, part: str) -> str:
+        """Returns the name of a layer's tensor; layers beyond the last may be asked for."""
+        assert self.layers is not None, "a model without layers has no tensors in them"
+        return f"{self.layers.prefix}{layer}.{part}"
 
     def find(self, name: str) -> PlannedTensor | None:
         """Returns the tensor of that name; of a head that is tied to the embedding, the embedding."""
@@ -84,5 +90,7 @@ def planned_model(
     layers = main_stack(tensors, config)
     by_layer: dict[int | None, list[str]] = {}
     for name in tensors:
-        by_layer.setdefault(layer_index(name, layers), []).append(name)
+        layer = layer_index(name, layers)
+        part = name if layers is None or layer is None else name[len(layers.prefix) :].partition(".")[2]
+        by_layer.setdefault(layer, []).append(part)
     return PlannedModel(label, donor, config, tensors, layers, by_layer)

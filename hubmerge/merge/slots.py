@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hubmerge.errors import RecipeError
-from hubmerge.merge.layers import comes_before_layers, with_layer
+from hubmerge.merge.layers import comes_before_layers
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Base, Method
 from hubmerge.merge.planned import PlannedModel
@@ -130,10 +130,10 @@ def _check_count(method: Method, slice_: Slice, count: int) -> None:
 
 
 def _outer_slots(section: Section, *, before: bool) -> Iterator[Slot]:
-    names = _names(
+    names = _distinct(
         name
         for operand in section.operands
-        for name in operand.model.names_by_layer.get(None, ())
+        for name in operand.model.parts_by_layer.get(None, ())
         if comes_before_layers(name, operand.model.layers) is before
     )
     for name in names:
@@ -142,20 +142,13 @@ def _outer_slots(section: Section, *, before: bool) -> Iterator[Slot]:
 
 def _layer_slots(section: Section, offset: int, layer: int) -> Iterator[Slot]:
     depth = 1.0 if section.length == 1 else offset / (section.length - 1)
-    suffixed = _names(
-        with_layer(name, operand.model.layers, layer)
-        for operand in section.operands
-        for name in operand.model.names_by_layer.get(operand.start + offset, ())
-    )
-    for name in suffixed:
-        inputs = tuple(
-            with_layer(name, operand.model.layers, operand.start + offset)
-            for operand in section.operands
-            if operand.model.layers
-        )
-        yield Slot(name, section, inputs, depth)
+    operands = section.operands
+    parts = (part for op in operands for part in op.model.parts_by_layer.get(op.start + offset, ()))
+    for part in _distinct(parts):
+        inputs = tuple(op.model.name_in_layer(op.start + offset, part) for op in operands)
+        yield Slot(operands[0].model.name_in_layer(layer, part), section, inputs, depth)
 
 
-def _names(names: Iterable[str]) -> list[str]:
+def _distinct(names: Iterable[str]) -> list[str]:
     """Returns the distinct names, the first operand's order first."""
     return list(dict.fromkeys(names))
