@@ -16,10 +16,18 @@ PACKAGE = ROOT / "hubmerge"
 
 LAYERS = (
     ("errors", "version"),
-    ("weights.header", "weights.ranges", "weights.dtypes", "weights.reference", "merge.settings", "merge.layers"),
+    (
+        "weights.header",
+        "weights.ranges",
+        "weights.dtypes",
+        "weights.reference",
+        "weights.front_matter",
+        "merge.settings",
+        "merge.layers",
+    ),
     ("merge.methods",),
     ("weights.files", "weights.shards", "weights.hub_client", "weights.hub_errors", "weights.hub_files"),
-    ("weights.unsupported", "weights.shard_index", "weights.source", "weights.checkpoint"),
+    ("weights.json_files", "weights.unsupported", "weights.shard_index", "weights.source", "weights.checkpoint"),
     ("publish", "card"),
     ("merge.expr", "merge.recipe"),
     ("merge.planned", "merge.slots", "merge.assemble", "merge.result_config", "merge.plan", "merge.fingerprint"),
