@@ -54,8 +54,8 @@ def parse_reference(source: str | Mapping[str, Any]) -> ModelRef:
 
     Args:
         source: `path[@revision][+adapter[@revision]]`, `{path, revision}` or `{model, lora}` with either form in each.
-            A path into the Hub cache (`models--org--name/snapshots/<sha>`) means `org/name@<sha>`. `@` and `+` belong to
-            the name of a folder where a folder of that whole name exists.
+            A path into the Hub cache (`models--org--name/snapshots/<sha>`) means `org/name@<sha>`. `@` and `+` belong
+            to the name of a folder where a folder of that whole name exists.
 
     Raises:
         SourceError: It can be neither a folder nor a Hub id.

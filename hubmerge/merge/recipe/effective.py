@@ -39,19 +39,13 @@ def settings_for(
         RecipeError: A parameter without a default has no setting that matches.
     """
     method = METHODS[recipe.method]
-    scopes = common_scopes(recipe, slice_, module)
-
-    def value(parameter: Parameter, name: str, own: Parameters, where: str) -> Value:
-        found = _nearest(parameter, (own, *scopes), tensor_name=name, depth=depth)
-        if found is None:
-            raise RecipeError(f"{where}: {_lacks(parameter, method)}")
-        return found
-
+    common = common_scopes(recipe, slice_, module)
+    inputs = zip(sources, input_names, strict=True)
     return Settings(
-        shared={p.name: value(p, output_name, {}, slice_.where) for p in parameters_of(method, shared=True)},
+        shared=_values(method, common, shared=True, name=output_name, depth=depth, where=slice_.where),
         inputs=tuple(
-            {p.name: value(p, name, source.parameters, source.where) for p in parameters_of(method, shared=False)}
-            for source, name in zip(sources, input_names, strict=True)
+            _values(method, (source.parameters, *common), shared=False, name=name, depth=depth, where=source.where)
+            for source, name in inputs
         ),
     )
 
@@ -64,6 +58,19 @@ def common_scopes(recipe: Recipe, slice_: Slice, module: ModuleRecipe | None) ->
 def parameters_of(method: Method, *, shared: bool) -> tuple[Parameter, ...]:
     """Returns the parameters that have one value for the merge, or those that have one for each model."""
     return tuple(parameter for parameter in method.parameters if (parameter.scope is Scope.SHARED) is shared)
+
+
+def _values(
+    method: Method, scopes: Sequence[Parameters], *, shared: bool, name: str, depth: float, where: str
+) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for parameter in parameters_of(method, shared=shared):
+        value = _nearest(parameter, scopes, tensor_name=name, depth=depth)
+        if value is None:
+            problem = f"no setting of {parameter.name} matches this tensor, and {method.name} has no default for it"
+            raise RecipeError(f"{where}: {problem}")
+        values[parameter.name] = value
+    return values
 
 
 def _nearest(parameter: Parameter, scopes: Iterable[Parameters], *, tensor_name: str, depth: float) -> Value | None:
@@ -79,7 +86,3 @@ def _as_kind(value: object, parameter: Parameter) -> Value:
     """Returns the value in its parameter's type; a gradient between whole numbers is cut to one."""
     converted: Value = parameter.kind(value)
     return converted
-
-
-def _lacks(parameter: Parameter, method: Method) -> str:
-    return f"no setting of {parameter.name} matches this tensor, and {method.name} has no default for it"

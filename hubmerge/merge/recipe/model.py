@@ -112,6 +112,7 @@ class Recipe:
         warnings: What was accepted but has no effect or another effect than elsewhere, one sentence each, with path and
             line. The outermost recipe has those of all.
         text: The recipe as it was written, all documents of the file.
+        where: Its path and line, for messages; see `SliceSource`.
     """
 
     method: str
