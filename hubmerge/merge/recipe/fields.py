@@ -76,11 +76,12 @@ def text(item: Item) -> str:
 
 
 def flag(item: Item) -> bool:
-    """Returns true or false; 0 and 1 are read as them."""
+    """Returns true or false, also where they are written as text or as 1 and 0."""
+    written = item.text.strip().lower()
     if isinstance(item.value, bool):
         return item.value
-    if item.text.strip().lower() in ("0", "1", "true", "false") and not isinstance(item.value, (tuple, Mapping)):
-        return item.text.strip().lower() in ("1", "true")
+    if written in ("0", "1", "true", "false"):
+        return written in ("1", "true")
     raise fault(item, f"must be true or false, not {_shown(item)}")
 
 
