@@ -35,7 +35,7 @@ class Size(click.ParamType[int]):
         number, unit = (text[:-1], text[-1]) if text and text[-1] in SIZES else (text, "")
         try:
             return _positive(round(float(number) * SIZES[unit]))
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a size; write it like 4GB or 500MB", param, ctx)
 
 

@@ -123,6 +123,8 @@ class MergeDisplay:
             self._tasks[stage] = self._bars.add_task(stage.value, total=totals[stage])
         read, write = size_text(plan.read_bytes), size_text(plan.write_bytes)
         self.say(f"Merging {len(plan.parents)} models by {plan.recipe.method}: {read} to read, {write} to write")
+        for note in plan.notes:
+            self.say(f"! {note}")
 
     def advance(self, stage: Stage, size_bytes: int) -> None:
         """Moves a bar."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hubmerge.errors import RecipeError
 from hubmerge.merge.expr import Load, Merge, Same
@@ -55,15 +55,21 @@ def assemble(
         RecipeError: The slices do not fit the models' layers.
     """
     parts = sections(recipe, model_of)
-    made = (_tensor(recipe, slot, findings) for slot in slots(parts))
-    return parts, {tensor.name: tensor for tensor in made if tensor is not None}
+    tensors: dict[str, PlannedTensor] = {}
+    for slot in slots(parts):
+        tensor = _tensor(recipe, slot, findings)
+        if slot.name in tensors:
+            findings.problem(slot.name, "names both a layer and what follows the layers")
+        elif tensor is not None:
+            tensors[slot.name] = tensor
+    return parts, tensors
 
 
 def _tensor(recipe: Recipe, slot: Slot, findings: Findings) -> PlannedTensor | None:
     found = [operand.model.find(name) for operand, name in zip(slot.section.operands, slot.input_names, strict=True)]
     inputs = [tensor for tensor in found if tensor is not None]
     if len(inputs) < len(found):
-        return _incomplete(slot, found, findings)
+        return _incomplete(recipe, slot, found, findings)
     if not _agree(slot, inputs, findings):
         return None
     if not is_float(inputs[0].dtype):
@@ -71,23 +77,34 @@ def _tensor(recipe: Recipe, slot: Slot, findings: Findings) -> PlannedTensor | N
     return _merged(recipe, slot, inputs, findings)
 
 
-def _incomplete(slot: Slot, found: Sequence[PlannedTensor | None], findings: Findings) -> PlannedTensor | None:
+def _incomplete(
+    recipe: Recipe, slot: Slot, found: Sequence[PlannedTensor | None], findings: Findings
+) -> PlannedTensor | None:
     """Carries over what only some models have, where that is harmless, and says so; else records the problem."""
     labels = [operand.model.label for operand in slot.section.operands]
-    lacking = ", ".join(label for label, tensor in zip(labels, found, strict=True) if tensor is None)
+    holders = [label for label, tensor in zip(labels, found, strict=True) if tensor is not None]
+    lacking = [label for label, tensor in zip(labels, found, strict=True) if tensor is None]
     if not _may_be_missing(slot, found):
-        findings.problem(slot.name, f"missing in {lacking}")
+        findings.problem(slot.name, f"missing in {', '.join(lacking)}")
         return None
-    holder = next(index for index, tensor in enumerate(found) if tensor is not None)
-    tensor = found[holder]
-    assert tensor is not None
-    if holder > 0:
-        findings.note(
-            slot.name, f"left out: only {labels[holder]} has it, and the result takes its shape from {labels[0]}"
-        )
+    if found[0] is None:
+        sentence = f"left out: {labels[0]}, which gives the result its shape, lacks what {', '.join(holders)} has"
+        findings.note(slot.name, sentence)
         return None
-    findings.note(slot.name, f"carried over from {labels[0]}: {lacking} {'has' if len(found) == 2 else 'have'} none")
-    return PlannedTensor(slot.name, tensor.dtype, tensor.shape, tensor.expr)
+    findings.note(
+        slot.name, f"carried over from {labels[0]}: {', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} none"
+    )
+    return _carried(recipe, slot.name, found[0])
+
+
+def _carried(recipe: Recipe, name: str, tensor: PlannedTensor) -> PlannedTensor:
+    """Returns one model's tensor as a tensor of the result, rounded to the recipe's dtype like all others."""
+    code = _stated_code(recipe)
+    if code is None or code == tensor.dtype or not is_float(tensor.dtype):
+        return replace(tensor, name=name)
+    settings = Settings(shared={}, inputs=({"scale": 1.0},))
+    expr = Merge("passthrough", name, (tensor.expr,), has_base=False, settings=settings, seed=recipe.seed, dtype=code)
+    return PlannedTensor(name, code, tensor.shape, expr)
 
 
 def _may_be_missing(slot: Slot, found: Sequence[PlannedTensor | None]) -> bool:
@@ -122,7 +139,8 @@ def _unmerged(slot: Slot, inputs: Sequence[PlannedTensor]) -> PlannedTensor:
     for tensor in inputs:
         assert not isinstance(tensor.expr, Merge)
         stored.update(dict.fromkeys(tensor.expr.inputs if isinstance(tensor.expr, Same) else (tensor.expr,)))
-    return PlannedTensor(slot.name, inputs[0].dtype, inputs[0].shape, Same(tuple(stored)))
+    expr = Same(tuple(stored)) if len(stored) > 1 else next(iter(stored))
+    return PlannedTensor(slot.name, inputs[0].dtype, inputs[0].shape, expr)
 
 
 def _merged(recipe: Recipe, slot: Slot, inputs: Sequence[PlannedTensor], findings: Findings) -> PlannedTensor | None:
@@ -136,8 +154,8 @@ def _merged(recipe: Recipe, slot: Slot, inputs: Sequence[PlannedTensor], finding
     if complaint is not None:
         findings.problem(slot.name, complaint)
         return None
-    stated = recipe.out_dtype or recipe.dtype
-    dtype = FLOAT_CODES[stated] if stated else promote(tensor.dtype for tensor in inputs)
+    stated = _stated_code(recipe)
+    dtype = stated or promote(tensor.dtype for tensor in inputs)
     only = inputs[0]
     if method.is_copy and method.is_copy(settings) and isinstance(only.expr, Load) and dtype == only.dtype:
         return PlannedTensor(slot.name, dtype, only.shape, only.expr)
@@ -148,9 +166,14 @@ def _merged(recipe: Recipe, slot: Slot, inputs: Sequence[PlannedTensor], finding
         has_base=slot.section.has_base,
         settings=settings,
         seed=recipe.seed,
-        dtype=FLOAT_CODES[stated] if stated else None,
+        dtype=stated,
     )
     return PlannedTensor(slot.name, dtype, inputs[0].shape, expr)
+
+
+def _stated_code(recipe: Recipe) -> str | None:
+    stated = recipe.out_dtype or recipe.dtype
+    return FLOAT_CODES[stated] if stated else None
 
 
 def _settings(recipe: Recipe, slot: Slot) -> Settings:

@@ -72,7 +72,7 @@ def merge_facts(
     architecture = _architecture(plan.config)
     return MergeFacts(
         repo_id=target if is_repo else None,
-        title=target.rsplit("/", 1)[-1] if is_repo else Path(target).name,
+        title=target.rsplit("/", 1)[-1] if is_repo else Path(target).resolve().name,
         method_title=method.title,
         method_paper=method.paper,
         method_summary=method.summary,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hubmerge.merge.expr import Expr, Load, Merge, Same
 from hubmerge.merge.methods.method import Value
 from hubmerge.merge.plan import OutputTensor, Plan
-from hubmerge.merge.recipe import Recipe, SliceSource
+from hubmerge.merge.recipe import Recipe, SliceSource, Source
 from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
 from hubmerge.weights.reference import ModelRef
 
@@ -93,8 +93,9 @@ def _over_layers(name: str, values: Sequence[Value]) -> str:
 
 
 def _over_inputs(name: str, rows: Sequence[Sequence[Value]]) -> str:
-    """Returns one parameter's values, of all inputs side by side, over the layers."""
-    columns = [_series([_number(row[i]) for row in rows]) for i in range(len(rows[0]))]
+    """Returns one parameter's values, of all inputs side by side, over the layers; slices may have fewer."""
+    count = max(map(len, rows))
+    columns = [_series([_number(row[index]) for row in rows if index < len(row)]) for index in range(count)]
     return f"{name} {' | '.join(columns) if len(set(columns)) > 1 else columns[0]}"
 
 
@@ -113,16 +114,26 @@ def _number(value: object) -> str:
 
 
 def _roles(recipe: Recipe, ref: ModelRef) -> Iterable[str]:
-    if recipe.base_model == ref:
-        yield "base model"
+    yield from _role_as_base(recipe.base_model, ref)
     for slice_ in recipe.slices:
+        yield from _role_as_base(slice_.base_model, ref)
+        base = slice_.base_model or recipe.base_model
         for source in slice_.sources:
             if isinstance(source.model, Recipe):
-                yield from (
-                    f"in {source.model.name or source.model.method}: {role}" for role in _roles(source.model, ref)
-                )
+                yield from _roles_within(source.model, ref)
             elif source.model == ref:
-                yield from _role_in_slice(source, is_base=recipe.base_model == ref)
+                yield from _role_in_slice(source, is_base=base == ref)
+
+
+def _role_as_base(base: Source | None, ref: ModelRef) -> Iterable[str]:
+    if isinstance(base, Recipe):
+        yield from _roles_within(base, ref)
+    elif base == ref:
+        yield "base model"
+
+
+def _roles_within(nested: Recipe, ref: ModelRef) -> Iterable[str]:
+    return (f"in {nested.name or nested.method}: {role}" for role in _roles(nested, ref))
 
 
 def _role_in_slice(source: SliceSource, *, is_base: bool) -> Iterable[str]:

@@ -13,7 +13,7 @@ Merge, in passes over the same blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -68,13 +68,11 @@ class Merge:
 Expr = Load | Same | Merge
 
 
-def loads(expr: Expr) -> Iterator[Load]:
-    """Yields the source tensors of an expression, depth first; one that is used twice comes twice."""
+def loads(expr: Expr) -> tuple[Load, ...]:
+    """Returns the source tensors of an expression, depth first and without repetition."""
     if isinstance(expr, Load):
-        yield expr
-        return
-    for operand in expr.inputs:
-        yield from loads(operand)
+        return (expr,)
+    return tuple(dict.fromkeys(load for operand in expr.inputs for load in loads(operand)))
 
 
 class Source(Protocol):
@@ -92,6 +90,8 @@ def evaluate(expr: Expr, *, dtype: str, source: Source) -> Iterator[tuple[Block,
     """
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
+    if isinstance(expr, Merge) and expr.dtype == dtype:
+        expr = replace(expr, dtype=None)  # the rounding below is this one
     node = _node(expr, source)
     for block in blocks_of(node.shape):
         yield block, node.load(block).to(TORCH_DTYPES[dtype])

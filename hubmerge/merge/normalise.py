@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from hubmerge.merge.methods import get_method
-from hubmerge.merge.methods.method import Scope
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.recipe import Recipe, Slice, SliceSource, Source
 from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
@@ -63,9 +62,8 @@ def _source(source: Source, commits: Mapping[ModelRef, str | None]) -> Any:
 
 def _with_defaults(recipe: Recipe) -> dict[str, Any]:
     stated = {name: _setting(setting) for name, setting in recipe.parameters.items()}
-    shared = (parameter for parameter in get_method(recipe.method).parameters if parameter.scope is Scope.SHARED)
-    defaults = {parameter.name: parameter.default for parameter in shared if parameter.default is not None}
-    return {**defaults, **stated}
+    parameters = get_method(recipe.method).parameters
+    return {**{p.name: p.default for p in parameters if p.default is not None}, **stated}
 
 
 def _setting(setting: Setting) -> Any:

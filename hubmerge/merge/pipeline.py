@@ -166,10 +166,10 @@ def _make_shards(
 ) -> list[StagedShard]:
     """Returns all shards, staged; those that an earlier run staged are not made again."""
     shards = merge.plan.shards
-    done = [staged[shard.filename] for shard in shards if shard.filename in staged]
+    todo = [shard for shard in shards if not _has_arrived(shard, staged)]
+    done = [staged[shard.filename] for shard in shards if shard not in todo]
     for arrived in done:
         progress.skip(arrived.filename, arrived.size_bytes)
-    todo = [shard for shard in shards if shard.filename not in staged]
     files = [checkpoint.files for checkpoint in merge.checkpoints]
     with (
         ThreadPoolExecutor(1, "hubmerge-upload") as uploader,
@@ -183,6 +183,11 @@ def _make_shards(
             pending.append(uploader.submit(_stage, publisher, finished, progress))
         done += [future.result() for future in pending]
     return sorted(done, key=lambda shard: shard.filename)
+
+
+def _has_arrived(shard: ShardPlan, staged: Mapping[str, StagedShard]) -> bool:
+    arrived = staged.get(shard.filename)
+    return arrived is not None and arrived.size_bytes == shard.size_bytes
 
 
 def _fill(stream: Stream, shard: ShardPlan, workspace: Path) -> FinishedShard:

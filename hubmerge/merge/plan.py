@@ -17,6 +17,7 @@ from hubmerge.merge.planned import PlannedModel, PlannedTensor, from_checkpoint,
 from hubmerge.merge.recipe import Recipe, Source
 from hubmerge.merge.result_config import result_config
 from hubmerge.weights.checkpoint import Checkpoint
+from hubmerge.weights.files import FileEntry
 from hubmerge.weights.header import TensorInfo, build_header, item_size
 from hubmerge.weights.reference import ModelRef
 
@@ -62,7 +63,8 @@ class Parent:
         sha: The commit; None for a folder.
         read_bytes: What the plan reads of its weights.
         stored_bytes: Size of all of its weights.
-        files: (path, size in bytes, hash or None) of its weight files.
+        files: (path, size in bytes, version) of its weight files: on the Hub the version is a hash, on this disk the
+            time of the last change in nanoseconds.
     """
 
     ref: ModelRef
@@ -70,7 +72,7 @@ class Parent:
     sha: str | None
     read_bytes: int
     stored_bytes: int
-    files: tuple[tuple[str, int, str | None], ...]
+    files: tuple[tuple[str, int, str | int | None], ...]
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def build_plan(
     model, layer_count = _Planner(stored, findings).plan(recipe)
     if findings.problems:
         raise PlanError(sentences(findings.problems))
+    if not model.tensors:
+        raise PlanError(["the models hold no tensors"])
     shards = lay_out(list(model.tensors.values()), shard_bytes=shard_bytes)
     return Plan(
         recipe=recipe,
@@ -186,10 +190,10 @@ class _Planner:
         """Returns the recipe's result as a model, and its number of layers."""
         sections, tensors = assemble(recipe, self._model_of, self._findings)
         donor = self._model_of(recipe.base_model or recipe.slices[0].sources[0].model)
-        layer_count = sum(section.length for section in sections)
-        config = result_config(donor, tensors=tensors, layer_count=layer_count)
+        layers = [layer for section in sections for layer in section.layers_of(donor)]
+        config = result_config(donor, tensors=tensors, layers=layers)
         label = recipe.name or f"the {recipe.method} merge"
-        return planned_model(label, donor=donor.donor, config=config, tensors=tensors), layer_count
+        return planned_model(label, donor=donor.donor, config=config, tensors=tensors), len(layers)
 
     def _model_of(self, source: Source) -> PlannedModel:
         if isinstance(source, ModelRef):
@@ -246,8 +250,12 @@ def _parent(checkpoint: Checkpoint, read_bytes: int) -> Parent:
         sha=checkpoint.sha,
         read_bytes=read_bytes,
         stored_bytes=sum(source.info.size_bytes for source in checkpoint.tensors.values()),
-        files=tuple((path, entries[path].size_bytes, entries[path].sha256) for path in weights),
+        files=tuple((path, entry.size_bytes, _version(entry)) for path in weights if (entry := entries[path])),
     )
+
+
+def _version(entry: FileEntry) -> str | int | None:
+    return entry.sha256 or entry.blob_id or entry.modified_ns
 
 
 def _checkpoint_notes(checkpoints: Mapping[ModelRef, Checkpoint]) -> list[str]:

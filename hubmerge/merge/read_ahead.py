@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -110,7 +110,7 @@ class ReadAhead:
         """Returns where the bytes of expression `number` come from; waits until they are on their way."""
         batch = self._batch_of[number]
         batch.issued.wait()
-        return BatchSource(self._files, batch.extents)
+        return BatchSource(self._files, self._local, batch.extents)
 
     def release(self, number: int, expr: Expr) -> None:
         """Says that expression `number` has been evaluated, or never will be."""
@@ -124,7 +124,7 @@ class ReadAhead:
                 self._changed.notify_all()
 
     def _remote_loads(self, expr: Expr) -> list[Load]:
-        return [load for load in dict.fromkeys(loads(expr)) if not self._local[load.parent, load.file]]
+        return [load for load in loads(expr) if not self._local[load.parent, load.file]]
 
     def _issue_all(self) -> None:
         for batch in self._batches:
@@ -157,8 +157,11 @@ class ReadAhead:
 class BatchSource:
     """The sources of one expression."""
 
-    def __init__(self, files: Sequence[Files], extents: Sequence[_Extent]) -> None:
+    def __init__(
+        self, files: Sequence[Files], local: Mapping[tuple[int, str], bool], extents: Sequence[_Extent]
+    ) -> None:
         self._files = files
+        self._local = local
         self._extents = tuple(extents)
 
     def read(self, load: Load, start: int, stop: int) -> Tensor:
@@ -166,10 +169,13 @@ class BatchSource:
 
         Raises:
             TransferError: They did not arrive, after every retry.
+            CancelledError: `stop` came before they were asked for.
         """
+        if self._local[load.parent, load.file]:
+            return self._read_local(load, start, stop)
         extent = next((extent for extent in self._extents if extent.holds(load)), None)
         if extent is None:
-            return self._read_local(load, start, stop)
+            raise CancelledError
         for request in extent.requests:
             request.result()
         offset = load.tensor.start - extent.range.start

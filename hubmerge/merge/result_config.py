@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubmerge.merge.layers import layer_count_keys, role
@@ -14,15 +14,22 @@ DROPPED_KEYS = ("_name_or_path", "auto_map", "transformers_version")
 """What is no longer true of a merge, and code that would have to be fetched and trusted."""
 
 
-def result_config(donor: PlannedModel, *, tensors: Mapping[str, PlannedTensor], layer_count: int) -> dict[str, Any]:
-    """Returns config.json for a model of these tensors with so many layers.
+def result_config(
+    donor: PlannedModel, *, tensors: Mapping[str, PlannedTensor], layers: Sequence[int]
+) -> dict[str, Any]:
+    """Returns config.json for a model of these tensors.
 
     dtype, layer count (and lists with an entry a layer) and the tied head follow the tensors; the rest is the donor's.
+
+    Args:
+        donor: Whose config.json it is.
+        tensors: The result's.
+        layers: For each layer of the result, the layer of the donor that it stands for.
     """
     config = {key: copy.deepcopy(value) for key, value in donor.config.items() if key not in DROPPED_KEYS}
     _set_dtype(config, main_dtype(tensors))
-    if layer_count != donor.layer_count:
-        _set_layer_count(config, donor, layer_count)
+    if donor.layer_count and list(layers) != list(range(donor.layer_count)):
+        _set_layers(config, donor.layer_count, layers)
     if any(role(name, donor.layers) == "head" for name in tensors) and donor.ties_embeddings:
         _untie(config)
     return config
@@ -50,19 +57,15 @@ def _set_dtype(config: dict[str, Any], code: str) -> None:
             _set_dtype(nested, code)
 
 
-def _set_layer_count(config: dict[str, Any], donor: PlannedModel, count: int) -> None:
-    for path in layer_count_keys(config, donor.layer_count):
+def _set_layers(config: dict[str, Any], donor_count: int, layers: Sequence[int]) -> None:
+    """Rewrites the layer count and the lists with an entry a layer; beyond the donor's layers these begin again."""
+    for path in layer_count_keys(config, donor_count):
         *parents, key = path
         holder = config
         for parent in parents:
             holder = holder[parent]
         value = holder[key]
-        holder[key] = _stretched(value, count) if isinstance(value, list) else count
-
-
-def _stretched(values: list[Any], count: int) -> list[Any]:
-    """Returns a list with an entry a layer, cut or continued in its own rhythm."""
-    return [values[index % len(values)] for index in range(count)]
+        holder[key] = [value[layer % donor_count] for layer in layers] if isinstance(value, list) else len(layers)
 
 
 def _untie(config: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hubmerge.errors import RecipeError
 from hubmerge.merge.layers import comes_before_layers
 from hubmerge.merge.methods import get_method
-from hubmerge.merge.methods.method import Base, Method
+from hubmerge.merge.methods.method import Base
 from hubmerge.merge.planned import PlannedModel
 from hubmerge.merge.recipe import Recipe, Slice, SliceSource, Source
 
@@ -45,6 +45,11 @@ class Section:
     has_base: bool
     length: int
 
+    def layers_of(self, donor: PlannedModel) -> range:
+        """Returns the donor's layers that this section stands for; where it is no operand, as the first one counts."""
+        start = next((operand.start for operand in self.operands if operand.model is donor), self.operands[0].start)
+        return range(start, start + self.length)
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -64,7 +69,7 @@ def sections(recipe: Recipe, model_of: Callable[[Source], PlannedModel]) -> tupl
     """Returns the recipe's slices with their models.
 
     Raises:
-        RecipeError: The slice has too few or too many models, or layers that a model does not have.
+        RecipeError: A slice has layers that a model does not have, or models that give different numbers of them.
     """
     return tuple(_section(recipe, slice_, model_of) for slice_ in recipe.slices)
 
@@ -81,23 +86,30 @@ def slots(parts: Sequence[Section]) -> Iterator[Slot]:
 
 
 def _section(recipe: Recipe, slice_: Slice, model_of: Callable[[Source], PlannedModel]) -> Section:
-    method = get_method(recipe.method)
-    base = slice_.base_model or recipe.base_model
     listed = [Operand(model_of(source.model), source, _range(source, model_of)[0]) for source in slice_.sources]
     length = _length(slice_, model_of)
-    if method.base is Base.DONOR or base is None:
-        operands, has_base = tuple(listed), False
-    else:
-        rest = tuple(operand for operand in listed if operand.source is None or operand.source.model != base)
-        own = next((operand for operand in listed if operand not in rest), None)
-        operands, has_base = (own or _unlisted(base, listed, model_of), *rest), True
-    _check_count(method, slice_, len(operands))
-    return Section(slice_, operands, has_base, length)
+    base = slice_.base_model or recipe.base_model
+    if base is None or get_method(recipe.method).base is Base.DONOR:
+        return Section(slice_, tuple(listed), has_base=False, length=length)
+    place = next((index for index, source in enumerate(slice_.sources) if source.model == base), None)
+    first = _unlisted(model_of(base), slice_, listed, length) if place is None else listed.pop(place)
+    return Section(slice_, (first, *listed), has_base=True, length=length)
 
 
-def _unlisted(base: Source, listed: Sequence[Operand], model_of: Callable[[Source], PlannedModel]) -> Operand:
-    """Returns the base of a slice that does not list it: the same layers as its models, if they agree on them."""
-    return Operand(model_of(base), None, listed[0].start if len({operand.start for operand in listed}) == 1 else 0)
+def _unlisted(base: PlannedModel, slice_: Slice, listed: Sequence[Operand], length: int) -> Operand:
+    """Returns the base of a slice that does not list it: the same layers as its models give."""
+    start = listed[0].start
+    if any(operand.start != start for operand in listed):
+        raise RecipeError(
+            f"{slice_.where}: the models give different layers; list the base_model too, with a layer_range of its own"
+        )
+    is_whole = slice_.sources[0].layer_range is None
+    if start + length > base.layer_count or (is_whole and length < base.layer_count):
+        raise RecipeError(
+            f"{slice_.where}: the models give layers {start} to {start + length - 1}, "
+            f"but the base_model {base.label} has {base.layer_count} layers"
+        )
+    return Operand(base, None, start)
 
 
 def _range(source: SliceSource, model_of: Callable[[Source], PlannedModel]) -> tuple[int, int]:
@@ -113,20 +125,12 @@ def _range(source: SliceSource, model_of: Callable[[Source], PlannedModel]) -> t
 
 
 def _length(slice_: Slice, model_of: Callable[[Source], PlannedModel]) -> int:
-    lengths = {}
-    for source in slice_.sources:
-        start, stop = _range(source, model_of)
-        lengths[model_of(source.model).label] = stop - start
-    if len(set(lengths.values())) > 1:
-        listing = ", ".join(f"{label} {length}" for label, length in lengths.items())
+    lengths = [stop - start for start, stop in (_range(source, model_of) for source in slice_.sources)]
+    if len(set(lengths)) > 1:
+        labels = [model_of(source.model).label for source in slice_.sources]
+        listing = ", ".join(f"{label} {length}" for label, length in zip(labels, lengths, strict=True))
         raise RecipeError(f"{slice_.where}: the models give different numbers of layers: {listing}")
-    return next(iter(lengths.values()))
-
-
-def _check_count(method: Method, slice_: Slice, count: int) -> None:
-    if count < method.least or (method.most is not None and count > method.most):
-        wanted = f"exactly {method.least}" if method.least == method.most else f"at least {method.least}"
-        raise RecipeError(f"{slice_.where}: {method.name} takes {wanted} model{'s' * (method.least != 1)}, not {count}")
+    return lengths[0]
 
 
 def _outer_slots(section: Section, *, before: bool) -> Iterator[Slot]:

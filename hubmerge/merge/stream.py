@@ -68,11 +68,15 @@ class Stream:
             self._workers.submit(self._make, number, tensor, file)
             for number, tensor in enumerate(shard.tensors, start=first)
         ]
-        done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-        failures = [error for task in tasks if task in done and (error := task.exception()) is not None]
-        if failures:
+        try:
+            done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+            for task in tasks:
+                if task in done:
+                    task.result()
+        except BaseException:
             self.stop()
-            raise failures[0]
+            wait(tasks)  # the caller may close the file once nobody writes to it
+            raise
 
     def stop(self) -> None:
         """Lets what is not being read or made yet be skipped."""

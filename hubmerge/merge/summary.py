@@ -10,7 +10,7 @@ from hubmerge.card.licence import join_licences
 from hubmerge.card.parents import parent_licence
 from hubmerge.merge.describe import parents_of
 from hubmerge.merge.explain import parent_role, tensor_groups
-from hubmerge.merge.expr import Expr, Load, loads
+from hubmerge.merge.expr import Expr, loads
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS
 from hubmerge.merge.plan import Plan
@@ -81,10 +81,9 @@ def memory_bytes(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamO
     }
     remote = [sum(_remote_sizes(tensor.expr, is_remote)) for tensor in plan.tensors]
     read_ahead = max(max(remote, default=0), min(sum(remote), options.read_ahead_bytes))
-    operands = max((sum(1 for _ in loads(tensor.expr)) for tensor in plan.tensors), default=0)
+    operands = max((len(loads(tensor.expr)) for tensor in plan.tensors), default=0)
     return PROCESS_BYTES + read_ahead + options.threads * (operands + 2) * BLOCK_BYTES
 
 
 def _remote_sizes(expr: Expr, is_remote: Mapping[tuple[int, str], bool]) -> Iterator[int]:
-    distinct: dict[Load, None] = dict.fromkeys(loads(expr))
-    return (load.tensor.size_bytes for load in distinct if is_remote[load.parent, load.file])
+    return (load.tensor.size_bytes for load in loads(expr) if is_remote[load.parent, load.file])

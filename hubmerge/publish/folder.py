@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ class FolderPublisher:
     def __init__(self, folder: Path, *, fingerprint: str) -> None:
         self._folder = folder
         self._staging = folder / f"{STAGING_PREFIX}{fingerprint[:12]}"
+        self._is_new = not folder.exists()
 
     @property
     def workspace(self) -> Path:
@@ -71,7 +73,7 @@ class FolderPublisher:
         if leftover is not None:
             raise PublishError(
                 f"{self._folder} holds an unfinished merge of another recipe ({leftover})",
-                hint=f"Delete it, or choose another folder: rm -r {self._folder / leftover}",
+                hint=f"Delete it, or choose another folder: rm -r {shlex.quote(str(self._folder / leftover))}",
             )
         raise PublishError(
             f"{self._folder} is not empty (it holds {others[0]})", hint="Choose a new or an empty folder."
@@ -107,10 +109,10 @@ class FolderPublisher:
         shutil.rmtree(self._staging)
 
     def close(self) -> None:
-        """Removes the staging folder unless it holds finished shards to go on from."""
+        """Removes the staging folder unless it holds finished shards to go on from; a target made for it goes too."""
         if self._staging.is_dir() and not any(self._staging.glob("*.safetensors")):
             shutil.rmtree(self._staging)
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
+        if self._is_new and self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
 
 

@@ -22,12 +22,14 @@ class FileEntry:
         path: Relative to the root, with forward slashes.
         blob_id: Git's hash of the file (of its pointer, if it is a large one); None on disk.
         sha256: Hash of the content, known without reading for the Hub's large files; None otherwise.
+        modified_ns: Time of the last change on disk; None on the Hub.
     """
 
     path: str
     size_bytes: int
     blob_id: str | None = None
     sha256: str | None = None
+    modified_ns: int | None = None
 
 
 class Files(Protocol):
@@ -99,8 +101,11 @@ class LocalFiles:
     @cached_property
     def _entries(self) -> Mapping[str, FileEntry]:
         paths = sorted(path for path in self._walk() if self._is_own_file(path))
-        entries = (FileEntry(path.relative_to(self._root).as_posix(), path.stat().st_size) for path in paths)
-        return MappingProxyType({entry.path: entry for entry in entries})
+        return MappingProxyType({entry.path: entry for entry in map(self._entry, paths)})
+
+    def _entry(self, path: Path) -> FileEntry:
+        status = path.stat()
+        return FileEntry(path.relative_to(self._root).as_posix(), status.st_size, modified_ns=status.st_mtime_ns)
 
     def _walk(self) -> Iterator[Path]:
         for parent, folders, names in os.walk(self._root):
