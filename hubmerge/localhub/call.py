@@ -73,14 +73,21 @@ class Call:
 
     def json(self) -> dict[str, Any]:
         """Returns the body, which must be a JSON object; {} for none at all."""
-        data = self.body.read(MAX_JSON_BYTES)
+        self.body.seek(0)
         try:
-            value = json.loads(data or b"{}")
+            value = json.loads(self.body.read(MAX_JSON_BYTES) or b"{}")
         except ValueError:
             raise bad_request("The body is not JSON") from None
         if not isinstance(value, dict | None):
             raise bad_request("The body is not a JSON object")
         return value or {}
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Returns a field of the JSON body that must be a list of objects."""
+        value = self.json().get(name, [])
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            raise bad_request(f'"{name}" must be a list of objects')
+        return value
 
     def form(self) -> dict[str, Any]:
         """Returns the fields of a form, each a list, or the JSON object that may be sent in its place."""

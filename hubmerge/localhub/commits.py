@@ -21,6 +21,7 @@ from hubmerge.localhub.discussions import Discussion, commit_event, status_event
 from hubmerge.localhub.records import Commit, FileEntry, Repo, Tree
 from hubmerge.localhub.refusals import Refusal, bad_request, conflict, revision_not_found
 from hubmerge.localhub.state import State
+from hubmerge.localhub.xet_format import XetFormatError
 
 _FIRST_FILE = (
     "*.bin filter=lfs diff=lfs merge=lfs -text\n"
@@ -60,8 +61,7 @@ def commit_to_ref(
         if header.parent not in (None, head.oid):
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
         commit = _commit_on(state, repo, head, header, stored, user=user)
-        repo = state.repos.save(_with_ref(repo, revision, commit.oid))
-        _note_on_pull_request(state, repo, revision, commit)
+        _advance(state, repo, revision, commit)
     return commit
 
 
@@ -77,9 +77,7 @@ def commit_as_pull_request(
         opened = state.discussions.create(
             repo, title=header.title, description=header.message, author=user, status="open", base_commit=base.oid
         )
-        ref = f"refs/pr/{opened.num}"
-        repo = state.repos.save(_with_ref(repo, ref, commit.oid))
-        _note_on_pull_request(state, repo, ref, commit)
+        _advance(state, repo, f"refs/pr/{opened.num}", commit)
     return PullRequest(commit, opened.num)
 
 
@@ -132,10 +130,9 @@ def merge_pull_request(state: State, repo: Repo, num: int, *, user: str) -> Comm
         stored = _pull_request_changes(state, repo, pull)
         header = Header(f"{pull.title} (#{num})", "", None)
         commit = _commit_on(state, repo, main, header, stored, user=user)
-        repo = state.repos.save(_with_ref(repo, "main", commit.oid))
-        state.discussions.save(
-            repo, pull.with_event(status_event(user, "merged"), status="merged", merge_commit=commit.oid)
-        )
+        _advance(state, repo, "main", commit)
+        merged = pull.with_event(status_event(user, "merged"), status="merged", merge_commit=commit.oid)
+        state.discussions.save(repo, merged)
     return commit
 
 
@@ -187,17 +184,17 @@ def _head_for_writing(state: State, repo: Repo, revision: str) -> Commit:
     return state.repos.resolve(repo, revision)
 
 
-def _with_ref(repo: Repo, revision: str, oid: str) -> Repo:
-    if revision.startswith("refs/pr/"):
-        return replace(repo, pulls={**repo.pulls, revision.removeprefix("refs/pr/"): oid})
-    return replace(repo, branches={**repo.branches, revision.removeprefix("refs/heads/"): oid})
-
-
-def _note_on_pull_request(state: State, repo: Repo, revision: str, commit: Commit) -> None:
-    if revision.startswith("refs/pr/"):
-        pull = state.discussions.get(repo, int(revision.removeprefix("refs/pr/")))
-        event = commit_event(commit.author, commit.title, commit.oid)
-        state.discussions.save(repo, pull.with_event(event))
+def _advance(state: State, repo: Repo, revision: str, commit: Commit) -> None:
+    """Moves a branch or pull request to a new commit, the last step of every way to commit."""
+    number = revision.removeprefix("refs/pr/")
+    if number != revision:
+        state.repos.save(replace(repo, pulls={**repo.pulls, number: commit.oid}))
+        pull = state.discussions.get(repo, int(number))
+        state.discussions.save(repo, pull.with_event(commit_event(commit.author, commit.title, commit.oid)))
+        return
+    branch = revision.removeprefix("refs/heads/")
+    state.repos.save(replace(repo, branches={**repo.branches, branch: commit.oid}))
+    state.automation.note_commit(repo, f"refs/heads/{branch}", old=commit.parent or "", new=commit.oid)
 
 
 def _large_entry(state: State, repo: Repo, path: str, sha256: str, size: int | None) -> FileEntry:
@@ -224,6 +221,8 @@ def _rebuild(state: State, sha256: str, xet_hash: str) -> None:
         if actual != sha256:
             raise bad_request(f"The chunks of {xet_hash} have sha256 {actual}, announced was {sha256}")
         state.blobs.adopt(scratch, sha256)
+    except (KeyError, XetFormatError) as error:
+        raise bad_request(f"The chunks of {xet_hash} cannot be put together: {error}") from error
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -66,6 +66,13 @@ def check_sha256(text: object) -> str:
     return text
 
 
+def check_size(value: object) -> int:
+    """Returns the value if it is a number of bytes."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise bad_request(f"Invalid size: {value!r}")
+    return value
+
+
 def is_commit_id(text: str) -> bool:
     """Returns whether the text is a full commit id: 40 lower-case hex digits."""
     return bool(_COMMIT.fullmatch(text))

@@ -87,11 +87,11 @@ def _complete(call: Call) -> Response:
     _check_address(call)
     sha256 = check_sha256(call.params["sha256"])
     folder = _parts_folder(call.state, sha256)
-    numbers = [int(part["partNumber"]) for part in call.json().get("parts", [])]
-    missing = [number for number in numbers if not (folder / str(number)).is_file()]
-    if missing or numbers != list(range(1, len(numbers) + 1)):
+    count = len(call.records("parts"))
+    parts = [folder / str(number) for number in range(1, count + 1)]
+    if not all(part.is_file() for part in parts):
         raise bad_request("The parts are not complete")
-    _join(call, sha256, [folder / str(number) for number in numbers])
+    _join(call, sha256, parts)
     shutil.rmtree(folder, ignore_errors=True)
     _remember(call, sha256)
     return JSONResponse({})

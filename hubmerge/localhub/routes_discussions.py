@@ -29,7 +29,10 @@ _PAGE_ENTRIES = 50
 def _list(call: Call) -> Response:
     repo = call.repo()
     found = [each for each in call.state.discussions.all(repo) if _fits(call, each)]
-    start = int(call.request.query_params.get("p", "0")) * _PAGE_ENTRIES
+    page_number = call.request.query_params.get("p", "0")
+    if not page_number.isdecimal():
+        raise bad_request("Invalid page number")
+    start = int(page_number) * _PAGE_ENTRIES
     page = [discussion_view(repo, each) for each in found[start : start + _PAGE_ENTRIES]]
     return JSONResponse({"discussions": page, "count": len(found), "start": start})
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hubmerge.localhub.accounts import may_write
 from hubmerge.localhub.call import Call
 from hubmerge.localhub.commits import object_entry
-from hubmerge.localhub.names import check_sha256, kind_of, web_prefix
+from hubmerge.localhub.names import check_sha256, check_size, kind_of, web_prefix
 from hubmerge.localhub.records import Repo
 from hubmerge.localhub.refusals import Refusal, bad_request
 from hubmerge.localhub.router import Endpoint
@@ -27,7 +26,7 @@ def _batch(call: Call) -> Response:
     body = call.json()
     if body.get("operation") != "upload":
         raise bad_request("Only uploads: files are downloaded from /resolve/")
-    sizes = [(check_sha256(each.get("oid")), int(each["size"])) for each in body.get("objects", [])]
+    sizes = [(check_sha256(each.get("oid")), check_size(each.get("size"))) for each in call.records("objects")]
     multipart = "multipart" in body.get("transfers", []) and any(_needs_parts(call, size) for _, size in sizes)
     objects = [_object(call, repo, sha256, size, multipart=multipart) for sha256, size in sizes]
     return JSONResponse({"transfer": "multipart" if multipart else "basic", "objects": objects})
@@ -96,12 +95,9 @@ def _forget(call: Call) -> Response:
 def _duplicate(call: Call) -> Response:
     """Gives another repo the large files of this one, without any bytes travelling."""
     source = call.downloadable(call.repo())
-    body = call.json()
-    target = call.visible(kind_of(body["target"].get("type")), str(body["target"].get("name")))
-    call.writer()
-    if not may_write(call.identity, target):
-        raise Refusal(403, f"You don't have the rights to write to {target.id}")
-    failed = [failure for file in body.get("files", []) if (failure := _duplicated(call, source, target, file))]
+    named = call.json().get("target") or {}
+    target = call.writable(call.visible(kind_of(named.get("type")), str(named.get("name"))))
+    failed = [failure for file in call.records("files") if (failure := _duplicated(call, source, target, file))]
     return JSONResponse({"failed": failed})
 
 

@@ -14,7 +14,7 @@ from hubmerge.localhub.accounts import may_write
 from hubmerge.localhub.call import Call
 from hubmerge.localhub.changes import parse_body
 from hubmerge.localhub.commits import commit_as_pull_request, commit_to_ref
-from hubmerge.localhub.names import check_file_path, web_prefix
+from hubmerge.localhub.names import check_file_path, check_size, web_prefix
 from hubmerge.localhub.records import FileEntry, Repo, Tree
 from hubmerge.localhub.refusals import bad_request, forbidden
 from hubmerge.localhub.router import Endpoint
@@ -44,13 +44,13 @@ def _preupload(call: Call) -> Response:
     tree = call.tree(repo)
     body = call.json()
     ignored = _ignored_patterns(call, body, tree)
-    files = [_mode(call, file, tree, ignored) for file in body.get("files", [])]
+    files = [_mode(call, file, tree, ignored) for file in call.records("files")]
     return JSONResponse({"files": files})
 
 
 def _mode(call: Call, file: Mapping[str, Any], tree: Tree, ignored: Sequence[str]) -> dict[str, Any]:
     path = check_file_path(str(file.get("path")))
-    large = _is_large(call, path, int(file.get("size", 0)), str(file.get("sample", "")))
+    large = _is_large(call, path, check_size(file.get("size")), str(file.get("sample", "")))
     known = tree.get(path)
     return {
         "path": path,

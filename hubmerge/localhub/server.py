@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import secrets
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -122,7 +123,9 @@ async def _handle(match: Match, call: Call) -> Response:
 
 def refusal_response(refusal: Refusal) -> Response:
     """Returns the JSON answer of a refusal, with the error headers."""
-    headers = {"X-Error-Message": refusal.message.encode("ascii", "replace").decode(), **refusal.headers}
+    # what the client sent may be quoted in the message, line breaks and all
+    message = "".join(letter if " " <= letter <= "~" else "?" for letter in refusal.message)
+    headers = {"X-Error-Message": message, "X-Request-Id": secrets.token_hex(8), **refusal.headers}
     if refusal.code is not None:
         headers["X-Error-Code"] = refusal.code
     return JSONResponse({"error": refusal.message, **refusal.extra}, refusal.status, headers)

@@ -1,0 +1,87 @@
+"""The libraries that people load models and data with, unmodified, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, HfFileSystem
+
+from hubmerge.localhub import LocalHub
+from tests.checkpoints import write_llama
+
+
+def python(code: str, folder: Path, token: str) -> str:
+    """Returns what the code prints."""
+    variables = os.environ | {"HF_HOME": str(folder / "home"), "HF_TOKEN": token}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def model(api: HfApi, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = write_llama(tmp_path_factory.mktemp("llama"), seed=1, max_shard_size="10KB")
+    api.create_repo("ann/llama", private=True)
+    api.upload_folder(repo_id="ann/llama", folder_path=folder)
+    return "ann/llama"
+
+
+def test_transformers_loads_a_private_model_with_its_tokenizer(model: str, token: str, tmp_path: Path) -> None:
+    code = f"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained({model!r})
+model = AutoModelForCausalLM.from_pretrained({model!r})
+print(model.num_parameters(), tokenizer("t5 t6")["input_ids"])
+"""
+    parameters, ids = python(code, tmp_path, token).split(" ", 1)
+    assert (int(parameters) > 0, ids.strip()) == (True, "[5, 6]")
+
+
+def test_datasets_loads_what_was_pushed(api: HfApi, token: str, tmp_path: Path) -> None:
+    code = """
+from datasets import Dataset, load_dataset
+Dataset.from_dict({"x": [1, 2, 3]}).push_to_hub("ann/numbers", split="train")
+print(load_dataset("ann/numbers", split="train")["x"][:])
+"""
+    assert python(code, tmp_path, token).strip().splitlines()[-1] == "[1, 2, 3]"
+    assert "README.md" in api.list_repo_files("ann/numbers", repo_type="dataset")
+
+
+def test_the_hf_command_works(hub: LocalHub, repo: str, token: str, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("hello")
+    code = """
+import subprocess, sys
+for words in (["upload", sys.argv[1], "note.txt"], ["download", sys.argv[1], "note.txt", "--local-dir", "got"]):
+    subprocess.run([sys.argv[2], *words], check=True)
+"""
+    variables = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": token}
+    command = str(Path(sys.executable).with_name("hf"))
+    subprocess.run(
+        [sys.executable, "-c", code, repo, command], env=variables, cwd=tmp_path, check=True, capture_output=True
+    )
+    assert (tmp_path / "got" / "note.txt").read_text() == "hello"
+
+
+def test_the_file_system_reads_ranges(model: str, token: str) -> None:
+    files = HfFileSystem(token=token)
+    names = files.ls(model, detail=False)
+    shard = next(name for name in names if name.endswith(".safetensors"))
+    with files.open(shard, "rb", block_size=1024) as file:
+        length = int.from_bytes(file.read(8), "little")
+        assert "__metadata__" in json.loads(file.read(length))
+
+
+def test_safetensors_metadata_comes_in_one_request(api: HfApi, hub: LocalHub, model: str) -> None:
+    info = api.model_info(model)
+    hub.requests.clear()
+    metadata = api.get_sharded_safetensors_metadata(model)
+    assert len(hub.requests) == 1
+    assert metadata.sharded
+    assert sum(metadata.parameter_count.values()) == info.safetensors.total
+    assert metadata.weight_map == api.get_safetensors_metadata(model).weight_map
+    assert (info.library_name, info.pipeline_tag) == ("transformers", "text-generation")
