@@ -21,9 +21,10 @@ def _free_port() -> int:
 
 
 PORT = _free_port()
+HOME = tempfile.TemporaryDirectory(prefix="hubmerge-tests-")
 os.environ |= {
     "HF_ENDPOINT": f"http://127.0.0.1:{PORT}",
-    "HF_HOME": tempfile.mkdtemp(prefix="hubmerge-hf-home-"),
+    "HF_HOME": HOME.name,
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -7,6 +7,6 @@ and can be told to fail (`faults`) and to tell what it was asked (`requests`).
 It listens on loopback unless told otherwise and is not hardened for the open internet.
 """
 
-from hubmerge.localhub.hub import LocalHub, serve
+from hubmerge.localhub.hub import LocalHub
 
-__all__ = ["LocalHub", "serve"]
+__all__ = ["LocalHub"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import yaml
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _LICENSE_NAME = re.compile(r"[a-z0-9.-]+")
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises for text, for the 31st of June, and for lists in themselves."""
+
 _RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
@@ -42,7 +46,7 @@ def validate(content: str) -> Verdict:
         return Verdict(warnings=("empty or missing yaml metadata in repo card",))
     try:
         data = _load(found[1])
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         return Verdict(errors=(f"YAML metadata cannot be parsed: {error}",))
     if not isinstance(data, dict):
         return Verdict(errors=("YAML metadata must be a mapping",))
@@ -50,13 +54,15 @@ def validate(content: str) -> Verdict:
 
 
 def metadata(content: str) -> dict[str, Any]:
-    """Returns the metadata of a README; {} where there is none that can be read."""
+    """Returns the metadata of a README as JSON types; {} where there is none that can be read."""
     found = _FRONT_MATTER.match(content)
     try:
         data = _load(found[1]) if found else None
-    except yaml.YAMLError:
+        text = json.dumps(data, default=str, skipkeys=True)
+    except _UNREADABLE:
         return {}
-    return data if isinstance(data, dict) else {}
+    value = json.loads(text, parse_constant=lambda _: None)  # JSON knows no NaN
+    return value if isinstance(value, dict) else {}
 
 
 def base_models(card: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The way in: a local Hub in a thread of this process, or as this process.
+"""The way in: a local Hub in a thread of this process.
 
 Nothing here imports the server's extra packages before a Hub is opened.
 """
@@ -92,19 +92,6 @@ class LocalHub:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.stop()
-
-
-def serve(
-    root: Path | str,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    transport: Transport = "xet",
-    options: HubOptions = DEFAULT_OPTIONS,
-) -> None:
-    """Serves a Hub until it is interrupted, and says so on stderr; the arguments are those of `LocalHub`."""
-    options = replace(options, transport=transport)
-    _import_running().HubServer(Path(root), host=host, port=port, options=options).run()
 
 
 def _import_running() -> ModuleType:

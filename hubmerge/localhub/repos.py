@@ -8,6 +8,7 @@ Callers hold the Hub's lock while they read a ref and move it.
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -50,7 +51,7 @@ class RepoStore:
 
     def delete(self, repo: Repo) -> None:
         """Removes the repo; blobs stay, they may be shared."""
-        doomed = self.folder(repo).with_name(f".deleted-{self.folder(repo).name}")
+        doomed = self._root / f".deleted-{secrets.token_hex(8)}"
         self.folder(repo).rename(doomed)
         shutil.rmtree(doomed)
 

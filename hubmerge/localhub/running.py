@@ -45,10 +45,9 @@ class HubServer:
     def start(self) -> None:
         """Serves from a thread; connections are accepted when this returns."""
         self._open()
-        self._server = self._uvicorn(log_level="critical")
+        self._server = self._uvicorn()
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="localhub", daemon=True)
-        self._thread.start()
-        # The socket listens already, so an early request waits instead of failing.
+        self._thread.start()  # the socket listens already, so an early request waits instead of failing
 
     def stop(self) -> None:
         """Ends the thread and lets the folder go."""
@@ -56,14 +55,6 @@ class HubServer:
         self._server.should_exit = True
         self._thread.join()
         self._close()
-
-    def run(self) -> None:
-        """Serves until the process is interrupted."""
-        self._open()
-        try:
-            self._uvicorn(log_level="info").run([self._socket])
-        finally:
-            self._close()
 
     def _open(self) -> None:
         self._folder_lock: IO[str] = lock_folder(self._root)
@@ -80,14 +71,14 @@ class HubServer:
         self._socket.close()
         self._folder_lock.close()
 
-    def _uvicorn(self, *, log_level: str) -> uvicorn.Server:
+    def _uvicorn(self) -> uvicorn.Server:
         config = uvicorn.Config(
             build_app(self.state, faults=self.faults, log=self.log),
             http="h11",
             ws="none",
             lifespan="off",
             access_log=False,
-            log_level=log_level,
+            log_level="critical",
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_STOP_SECONDS,

@@ -20,16 +20,17 @@ def read_header(file: Path) -> dict[str, Any] | None:
             return None
         try:
             header = json.loads(handle.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return header if isinstance(header, dict) else None
 
 
 def parameter_counts(headers: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Returns how many parameters there are of each dtype."""
+    """Returns how many parameters there are of each dtype; what is not a tensor counts for nothing."""
     counts: Counter[str] = Counter()
     for header in headers:
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                counts[tensor["dtype"]] += prod(tensor["shape"])
+        for tensor in header.values():
+            match tensor:
+                case {"dtype": str(dtype), "shape": [*shape]} if all(isinstance(size, int) for size in shape):
+                    counts[dtype] += prod(shape)
     return dict(counts)

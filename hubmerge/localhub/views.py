@@ -111,8 +111,9 @@ def _model_fields(state: State, tree: Tree, card: Mapping[str, Any], config: Map
 def _pipeline_tag(card: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     if "pipeline_tag" in card:
         return str(card["pipeline_tag"])
-    architectures = config.get("architectures") or [""]
-    return "text-generation" if str(architectures[0]).endswith("ForCausalLM") else None
+    architectures = config.get("architectures")
+    is_causal = isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
+    return "text-generation" if is_causal else None
 
 
 def _parameter_counts(state: State, tree: Tree) -> dict[str, int]:
@@ -124,9 +125,7 @@ def _parameter_counts(state: State, tree: Tree) -> dict[str, int]:
 def _card(state: State, tree: Tree) -> dict[str, Any]:
     if "README.md" not in tree:
         return {}
-    card = cards.metadata(state.blobs.read(tree["README.md"].sha256).decode("utf-8", "replace"))
-    jsonable: dict[str, Any] = json.loads(json.dumps(card, default=str))
-    return jsonable
+    return cards.metadata(state.blobs.read(tree["README.md"].sha256).decode("utf-8", "replace"))
 
 
 def _json_file(state: State, tree: Tree, path: str) -> dict[str, Any]:

@@ -52,6 +52,21 @@ def test_byte_order_marks_and_windows_lines_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize(
+    ("front_matter", "expected"),
+    [
+        ("score: .nan", {"score": None}),
+        ("date: 2024-02-03", {"date": "2024-02-03"}),
+        ("2024-02-03: x\na: 1", {"a": 1}),
+        ("a: &b [*b]", {}),
+        ("date: 2024-06-31", {}),
+        ("- a", {}),
+    ],
+)
+def test_metadata_that_json_cannot_hold_does_no_harm(front_matter: str, expected: dict[str, object]) -> None:
+    assert metadata(readme(front_matter)) == expected
+
+
+@pytest.mark.parametrize(
     ("card", "files", "expected"),
     [
         ({"base_model": "a/b"}, [], "finetune"),

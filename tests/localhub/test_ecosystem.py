@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, HfFileSystem
 
 from hubmerge.localhub import LocalHub
 from tests.checkpoints import write_llama
+from tests.localhub.conftest import send
 
 
 def python(code: str, folder: Path, token: str) -> str:
@@ -52,18 +53,12 @@ print(load_dataset("ann/numbers", split="train")["x"][:])
     assert "README.md" in api.list_repo_files("ann/numbers", repo_type="dataset")
 
 
-def test_the_hf_command_works(hub: LocalHub, repo: str, token: str, tmp_path: Path) -> None:
+def test_the_hf_command_works(repo: str, token: str, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello")
-    code = """
-import subprocess, sys
-for words in (["upload", sys.argv[1], "note.txt"], ["download", sys.argv[1], "note.txt", "--local-dir", "got"]):
-    subprocess.run([sys.argv[2], *words], check=True)
-"""
     variables = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": token}
-    command = str(Path(sys.executable).with_name("hf"))
-    subprocess.run(
-        [sys.executable, "-c", code, repo, command], env=variables, cwd=tmp_path, check=True, capture_output=True
-    )
+    command = Path(sys.executable).with_name("hf")
+    for words in (["upload", repo, "note.txt"], ["download", repo, "note.txt", "--local-dir", "got"]):
+        subprocess.run([command, *words], env=variables, cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "got" / "note.txt").read_text() == "hello"
 
 
@@ -76,12 +71,14 @@ def test_the_file_system_reads_ranges(model: str, token: str) -> None:
         assert "__metadata__" in json.loads(file.read(length))
 
 
-def test_safetensors_metadata_comes_in_one_request(api: HfApi, hub: LocalHub, model: str) -> None:
+def test_the_headers_of_all_shards_come_in_one_request(api: HfApi, hub: LocalHub, model: str, token: str) -> None:
     info = api.model_info(model)
-    hub.requests.clear()
-    metadata = api.get_sharded_safetensors_metadata(model)
-    assert len(hub.requests) == 1
-    assert metadata.sharded
-    assert sum(metadata.parameter_count.values()) == info.safetensors.total
-    assert metadata.weight_map == api.get_safetensors_metadata(model).weight_map
+    path = f"/api/models/{model}/safetensors-metadata/model.safetensors.index.json"
+    metadata = json.loads(send(hub, "GET", path, token=token).body)
+    parsed = api.get_safetensors_metadata(model)
+    assert metadata["index"]["metadata"] == parsed.metadata
+    assert {name: shard for shard, header in metadata["headers"].items() for name in header if name[0] != "_"} == (
+        parsed.weight_map
+    )
+    assert info.safetensors.parameters == parsed.parameter_count
     assert (info.library_name, info.pipeline_tag) == ("transformers", "text-generation")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session, http_backoff
 
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.refusals import Refusal
@@ -32,10 +32,10 @@ def test_a_status_is_answered_so_many_times(hub: LocalHub, path: str) -> None:
     assert (answers[1].headers["Retry-After"], answers[1].body) == ("1", b"later")
 
 
-def test_clients_wait_as_told_when_they_asked_too_often(hub: LocalHub, api: HfApi, repo: str) -> None:
-    hub.faults.add("GET /api/models/.*/tree/", status=429, headers={"Retry-After": "1"}, count=1)
+def test_clients_wait_as_told_when_they_asked_too_often(hub: LocalHub, path: str) -> None:
+    hub.faults.add("data.txt", status=429, headers={"Retry-After": "1"}, count=1)
     began = time.monotonic()
-    assert [each.path for each in api.list_repo_tree(repo)] == [".gitattributes"]
+    assert http_backoff("GET", f"{hub.endpoint}{path}", base_wait_time=0, retry_on_status_codes=429).content == DATA
     assert time.monotonic() - began >= 1
 
 

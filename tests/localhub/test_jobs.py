@@ -34,9 +34,10 @@ def test_a_script_job_and_its_schedule_are_recorded(api: HfApi) -> None:
 
 
 def test_a_commit_to_a_watched_repo_starts_the_job_of_its_webhook(api: HfApi, repo: str) -> None:
-    job = api.run_job(image="python:3.12", command=["hf-merge", "run", "ann/merged"])
+    secrets = {"HF_TOKEN": "hf_secret"}
+    job = api.run_job(image="python:3.12", command=["hf-merge", "run", "ann/merged"], secrets=secrets)
     watched = [{"type": "model", "name": repo}]
-    hook = api.create_webhook(job_id=job.id, watched=watched, domains=["repo"], secrets={"HF_TOKEN": "hf_secret"})
+    hook = api.create_webhook(job_id=job.id, watched=watched, domains=["repo"])
     assert [each.id for each in api.list_webhooks()] == [hook.id]
     before = api.model_info(repo).sha
     after = api.upload_file(path_or_fileobj=b"1", path_in_repo="a", repo_id=repo).oid

@@ -100,3 +100,10 @@ def test_a_stranger_may_not_merge_or_close(api: HfApi, stranger: HfApi, repo: st
         stranger.merge_pull_request(repo, 1)
     with pytest.raises(HfHubHTTPError, match="Only its author and those who may write to the repo may do this"):
         stranger.change_discussion_status(repo, 1, "closed")
+
+
+def test_a_folder_is_proposed_as_a_draft(api: HfApi, repo: str, tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(b"\0" * 600)
+    proposed = api.upload_folder(repo_id=repo, folder_path=tmp_path, create_pr=True)
+    assert api.list_repo_files(repo, revision=proposed.pr_revision) == [".gitattributes", "w.bin"]
+    assert api.list_repo_files(repo) == [".gitattributes"]

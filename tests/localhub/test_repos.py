@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 CARD = b"---\nlicense: mit\nbase_model:\n- a/one\n- b/two\ntags: [merge]\n---\n# Card\n"
@@ -111,3 +111,14 @@ def test_a_bad_card_is_refused_before_anything_is_uploaded(api: HfApi, repo: str
         api.upload_file(path_or_fileobj=bad, path_in_repo="README.md", repo_id=repo)
     assert str(caught.value).startswith("Invalid metadata in README.md.")
     assert "README.md" not in api.list_repo_files(repo)
+
+
+def test_a_broken_checkpoint_does_not_hide_its_repo(api: HfApi, repo: str) -> None:
+    header = b'{"a":{"dtype":"F32","shape":"x"},"b":7}'
+    operations = [
+        CommitOperationAdd("model.safetensors", len(header).to_bytes(8, "little") + header),
+        CommitOperationAdd("config.json", b'{"architectures": {}, "model_type": 3}'),
+    ]
+    api.create_commit(repo, operations, commit_message="broken")
+    info = api.model_info(repo)
+    assert (info.safetensors, info.pipeline_tag) == (None, None)
