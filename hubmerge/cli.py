@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -54,6 +56,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except HubmergeError as error:
             _fail(str(error), error.hint, error.exit_code)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            _fail(f"{place}{error.strerror or error}", None, 1)
         except KeyboardInterrupt:
             _fail("interrupted", "Run the same command again; it goes on from what is finished.", INTERRUPTED)
 
@@ -236,18 +241,22 @@ def hub() -> None:
 @click.option(
     "--transport", type=click.Choice(["xet", "lfs"]), default="xet", show_default=True, help="How files travel."
 )
-def serve(folder: Path, port: int, host: str, transport: str) -> None:
-    """Serve a local Hub from DIR, which keeps its repos.
+def serve(folder: Path, port: int, host: str, transport: Literal["xet", "lfs"]) -> None:
+    """Serve a local Hub from DIR, which keeps its repos, until Ctrl-C.
 
-    Point any Hugging Face client at it with HF_ENDPOINT; DIR/tokens.json has a token that may write.
+    Any Hugging Face client uses it through HF_ENDPOINT; DIR/tokens.json has a token that may write.
 
     \b
     Example:
       hubmerge hub serve my-hub --port 8000
     """
-    from hubmerge.localhub import serve as run
+    from hubmerge.localhub import LocalHub
 
-    run(folder, host=host, port=port, transport=transport)
+    with LocalHub(folder, host=host, port=port, transport=transport) as running:
+        click.echo(f"export HF_ENDPOINT={running.endpoint}")
+        click.echo(f"Serving {folder}; a token is in {folder / 'tokens.json'}. Ctrl-C stops.", err=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def _options(given: dict[str, Any]) -> MergeOptions:
