@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 
@@ -43,12 +48,45 @@ def write_llama(
         eos_token_id=2,
         pad_token_id=3,
     )
-    model = LlamaForCausalLM(config)
-    _randomize(model, seed=seed)
-    model.to(dtype=dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    write_model(folder, LlamaForCausalLM(config), seed=seed, dtype=dtype, max_shard_size=max_shard_size)
     if tokenizer:
         write_tokenizer(folder, numbered_tokens(vocab))
     return folder
+
+
+def write_model(
+    folder: Path,
+    model: PreTrainedModel,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_size: int | str = "5GB",
+) -> Path:
+    """Returns `folder`, filled with a model of any architecture, its weights replaced by normally distributed ones."""
+    _randomize(model, seed=seed)
+    model.to(dtype=dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    return folder
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> Path:
+    """Returns `folder`, filled with these weights in one file and a config.json; for what no architecture writes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} if config is None else config))
+    return folder
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Returns every tensor of a checkpoint."""
+    return {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+
+
+def write_changed(folder: Path, source: Path, changes: Mapping[str, Tensor | None]) -> Path:
+    """Returns `folder`, a copy of the checkpoint `source` with tensors replaced, added or, for None, removed."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    changed = {**read_tensors(source), **changes}
+    kept = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    return write_tensors(folder, kept, json.loads((source / "config.json").read_text()))
 
 
 def numbered_tokens(vocab: int) -> list[str]:
@@ -76,7 +114,7 @@ def push_folder(hub_token: str, repo_id: str, folder: Path, *, private: bool = F
     return api.upload_folder(repo_id=repo_id, folder_path=folder).oid
 
 
-def _randomize(model: LlamaForCausalLM, *, seed: int) -> None:
+def _randomize(model: PreTrainedModel, *, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=generator)

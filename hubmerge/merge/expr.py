@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from hubmerge.errors import MergeError
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Block, Settings, blocks_of
 from hubmerge.weights.header import TensorInfo
@@ -83,11 +83,7 @@ class Source(Protocol):
 
 
 def evaluate(expr: Expr, *, dtype: str, source: Source) -> Iterator[tuple[Block, Tensor]]:
-    """Yields an output tensor block by block, in order, rounded once to `dtype`.
-
-    Raises:
-        MergeError: The tensor's values do not allow the merge.
-    """
+    """Yields an output tensor block by block, in order, rounded once to `dtype`."""
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
     if isinstance(expr, Merge) and expr.dtype == dtype:
@@ -142,24 +138,16 @@ class _Merged:
         self._expr = expr
         self._method = get_method(expr.method)
         self._operands = _Operands(expr, operands)
-        self._state: Any = None
-        self._is_prepared = self._method.prepare is None
 
     def load(self, block: Block) -> Tensor:
-        if not self._is_prepared:
-            self._prepare()
         result = self._method.combine(self._operands.load(block), self._expr.settings, self._state, block)
         if self._expr.dtype is None:
             return result
         return result.to(TORCH_DTYPES[self._expr.dtype]).to(result.dtype)
 
-    def _prepare(self) -> None:
-        assert self._method.prepare is not None
-        try:
-            self._state = self._method.prepare(self._operands, self._expr.settings)
-        except ValueError as error:
-            raise MergeError(f"{self._expr.name}: {error}") from error
-        self._is_prepared = True
+    @cached_property
+    def _state(self) -> Any:
+        return self._method.prepare(self._operands, self._expr.settings) if self._method.prepare else None
 
 
 class _Operands:

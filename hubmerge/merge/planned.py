@@ -62,7 +62,7 @@ class PlannedModel:
     def find(self, name: str) -> PlannedTensor | None:
         """Returns the tensor of that name; of a head that is tied to the embedding, the embedding."""
         found = self.tensors.get(name)
-        if found is None and self.ties_embeddings and role(name, self.layers) == "head":
+        if found is None and self.ties_embeddings and is_head(name, self.layers):
             return next((t for t in self.tensors.values() if role(t.name, self.layers) == "embed"), None)
         return found
 
@@ -72,6 +72,11 @@ class PlannedModel:
         text_config = self.config.get("text_config")
         nested = text_config if isinstance(text_config, Mapping) else {}
         return bool(self.config.get("tie_word_embeddings", nested.get("tie_word_embeddings", True)))
+
+
+def is_head(name: str, layers: LayerStack | None) -> bool:
+    """Returns whether a tensor is the output matrix, which a tied model does not store; its bias it may have."""
+    return name.endswith(".weight") and role(name, layers) == "head"
 
 
 def from_checkpoint(checkpoint: Checkpoint, *, parent: int) -> PlannedModel:

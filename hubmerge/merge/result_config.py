@@ -6,8 +6,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hubmerge.merge.layers import layer_count_keys, role
-from hubmerge.merge.planned import PlannedModel, PlannedTensor
+from hubmerge.merge.layers import layer_count_keys
+from hubmerge.merge.planned import PlannedModel, PlannedTensor, is_head
 from hubmerge.weights.dtypes import FLOAT_NAMES, promote
 
 DROPPED_KEYS = ("_name_or_path", "auto_map", "transformers_version")
@@ -30,7 +30,7 @@ def result_config(
     _set_dtype(config, main_dtype(tensors))
     if donor.layer_count and list(layers) != list(range(donor.layer_count)):
         _set_layers(config, donor.layer_count, layers)
-    if any(role(name, donor.layers) == "head" for name in tensors) and donor.ties_embeddings:
+    if donor.ties_embeddings and any(is_head(name, donor.layers) for name in tensors):
         _untie(config)
     return config
 
