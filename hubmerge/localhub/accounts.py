@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterable
+import threading
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,6 +64,7 @@ class Accounts:
     """The users and tokens of one Hub, kept in `accounts.json` and `tokens.json` (mode 0600)."""
 
     def __init__(self, root: Path) -> None:
+        self._lock = threading.Lock()
         self._users_file = root / "accounts.json"
         self._tokens_file = root / "tokens.json"
         if read_json(self._tokens_file) is None:
@@ -72,33 +74,33 @@ class Accounts:
         """Adds a user, or memberships to one who is there, and returns a new token.
 
         Raises:
-            Refusal: A name that no account may have, or one taken by the other sort of account.
+            Refusal: A name that no account may have.
         """
         orgs = tuple(orgs)
-        users = self._users()
         for account in (name, *orgs):
             if not is_account_name(account):
                 raise bad_request(f"Invalid account name: {account!r}")
-        users[name] = sorted({*users.get(name, ()), *orgs})
-        write_json(self._users_file, users)
+        with self._lock:
+            users = self._users()
+            users[name] = sorted({*users.get(name, ()), *orgs})
+            write_json(self._users_file, users)
         return self.create_token(name, role=role)
 
     def create_token(
         self, user: str, *, name: str | None = None, role: Role = "write", repos: Iterable[str] = ()
     ) -> Token:
-        """Returns a new token of a user who exists; its name is made unique."""
+        """Returns a new token of a user who exists, under this name or a free one like it.
+
+        Raises:
+            Refusal: There is no such user.
+        """
         if user not in self._users():
             raise bad_request(f"No such user: {user!r}")
-        tokens = self.tokens()
-        taken = {token.name for token in tokens}
-        wanted = name or user
-        unique = next(
-            f"{wanted}{tail}"
-            for tail in ("", *(f"-{n}" for n in range(2, len(taken) + 3)))
-            if f"{wanted}{tail}" not in taken
-        )
-        token = Token(unique, f"hf_{secrets.token_urlsafe(24)}", user, role, tuple(repos))
-        write_json(self._tokens_file, [asdict(each) for each in (*tokens, token)], mode=0o600)
+        with self._lock:
+            tokens = self.tokens()
+            free_name = _free_name(name or user, {token.name for token in tokens})
+            token = Token(free_name, f"hf_{secrets.token_urlsafe(24)}", user, role, tuple(repos))
+            write_json(self._tokens_file, [asdict(each) for each in (*tokens, token)], mode=0o600)
         return token
 
     def tokens(self) -> list[Token]:
@@ -147,6 +149,14 @@ def may_download(identity: Identity | None, repo: Repo) -> bool:
 def may_write(identity: Identity | None, repo: Repo) -> bool:
     """Returns whether this caller may change the repo."""
     return identity is not None and identity.can_write and identity.owns(repo.namespace) and _in_scope(identity, repo)
+
+
+def _free_name(wanted: str, taken: Container[str]) -> str:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name
 
 
 def _in_scope(identity: Identity, repo: Repo) -> bool:

@@ -33,20 +33,11 @@ class AddRegular:
 
 @dataclass(frozen=True)
 class AddLarge:
-    """A large file, uploaded before; `size` is unknown for copies made by content id."""
+    """A large file, uploaded before; clients that copy one by its content id do not send its `size`."""
 
     path: str
     sha256: str
     size: int | None
-
-
-@dataclass(frozen=True)
-class CopyFile:
-    """A file of another revision of the same repo, or of the one committed to."""
-
-    path: str
-    source: str
-    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ class PutEntry:
     entry: FileEntry
 
 
-Change = AddRegular | AddLarge | CopyFile | DeleteFile | DeleteFolder
+Change = AddRegular | AddLarge | DeleteFile | DeleteFolder
 StoredChange = PutEntry | DeleteFile | DeleteFolder
 
 
@@ -140,9 +131,6 @@ def _parse_change(key: str, value: Mapping[str, Any]) -> Change:
             return AddRegular(check_file_path(path), _decode(value))
         case "lfsFile":
             return AddLarge(check_file_path(path), check_sha256(value.get("oid")), value.get("size"))
-        case "copyFile":
-            source = check_file_path(str(value.get("srcPath", "")))
-            return CopyFile(check_file_path(path), source, value.get("srcRevision"))
     raise bad_request(f"Unknown operation in commit: {key!r}")
 
 

@@ -9,7 +9,6 @@ from hubmerge.localhub.changes import (
     AddLarge,
     AddRegular,
     Change,
-    CopyFile,
     DeleteFile,
     Header,
     PutEntry,
@@ -54,7 +53,7 @@ def commit_to_ref(
     Raises:
         Refusal: 412 where `header.parent` is not the head any more; 400 and 404 for changes that cannot be applied.
     """
-    stored = store_changes(state, repo, revision, changes)
+    stored = store_changes(state, repo, changes)
     with state.lock:
         repo = _reload(state, repo)
         head = _head_for_writing(state, repo, revision)
@@ -69,7 +68,7 @@ def commit_as_pull_request(
     state: State, repo: Repo, revision: str, header: Header, changes: Iterable[Change], *, user: str
 ) -> PullRequest:
     """Puts changes into a new pull request against a branch, which itself stays as it is."""
-    stored = store_changes(state, repo, revision, changes)
+    stored = store_changes(state, repo, changes)
     with state.lock:
         repo = _reload(state, repo)
         base = state.repos.resolve(repo, header.parent or revision)
@@ -81,7 +80,7 @@ def commit_as_pull_request(
     return PullRequest(commit, opened.num)
 
 
-def store_changes(state: State, repo: Repo, revision: str, changes: Iterable[Change]) -> list[StoredChange]:
+def store_changes(state: State, repo: Repo, changes: Iterable[Change]) -> list[StoredChange]:
     """Returns the changes with every added content in the blob store; slow, so done before the lock is taken."""
     stored: list[StoredChange] = []
     for change in changes:
@@ -90,8 +89,6 @@ def store_changes(state: State, repo: Repo, revision: str, changes: Iterable[Cha
                 stored.append(PutEntry(path, state.blobs.add_regular(content)))
             case AddLarge(path, sha256, size):
                 stored.append(PutEntry(path, _large_entry(state, repo, path, sha256, size)))
-            case CopyFile(path, source, source_revision):
-                stored.append(PutEntry(path, _copied_entry(state, repo, source, source_revision or revision)))
             case _:
                 stored.append(change)
     return stored
@@ -204,13 +201,6 @@ def _large_entry(state: State, repo: Repo, path: str, sha256: str, size: int | N
     if size not in (None, entry.size):
         raise bad_request(f"{path}: the uploaded file has {entry.size} bytes, not {size}")
     return entry
-
-
-def _copied_entry(state: State, repo: Repo, source: str, revision: str) -> FileEntry:
-    tree = state.repos.tree(repo, state.repos.resolve(repo, revision))
-    if source not in tree:
-        raise Refusal(404, f"{source} does not exist at {revision}", code="EntryNotFound")
-    return tree[source]
 
 
 def _rebuild(state: State, sha256: str, xet_hash: str) -> None:

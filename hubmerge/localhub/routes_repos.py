@@ -1,4 +1,4 @@
-"""Repos as a whole: create, delete, rename, settings, search, and what is known of one."""
+"""Repos as a whole: create, delete, rename, settings, and what is known of one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any, cast
 
 from starlette.responses import JSONResponse, Response
 
-from hubmerge.localhub.accounts import may_see
 from hubmerge.localhub.call import Call
 from hubmerge.localhub.commits import first_commit
 from hubmerge.localhub.names import check_repo_id, kind_of
-from hubmerge.localhub.pages import page_of
 from hubmerge.localhub.records import Gating, Repo, timestamp
 from hubmerge.localhub.refusals import bad_request, conflict, entry_not_found, forbidden
 from hubmerge.localhub.router import Endpoint
@@ -87,50 +85,6 @@ def _info(call: Call) -> Response:
     return JSONResponse(chosen_fields(view, call.values("expand")))
 
 
-def _search(call: Call) -> Response:
-    """Lists the repos that the caller may see and that fit `author`, `search`, `gated` and every `filter` tag."""
-    views = [view for repo in call.state.repos.all(call.params["kind"]) if (view := _found(call, repo)) is not None]
-    views = _sorted(views, call.request.query_params.get("sort"))
-    most = call.state.options.page_entries
-    limit = call.request.query_params.get("limit", "")
-    page, headers = page_of(call, views, size=min(int(limit), most) if limit.isdecimal() and int(limit) else most)
-    return JSONResponse([_listed(call, view) for view in page], headers=headers)
-
-
-def _found(call: Call, repo: Repo) -> dict[str, Any] | None:
-    query = call.request.query_params
-    text = query.get("search", "").lower()
-    if not may_see(call.identity, repo) or text not in repo.id.lower():
-        return None
-    if query.get("author", repo.namespace) != repo.namespace:
-        return None
-    if "gated" in query and call.flag("gated") != bool(repo.gated):
-        return None
-    view = repo_view(call.state, repo, call.state.repos.resolve(repo, "main"))
-    wanted = {*call.values("filter"), *call.values("pipeline_tag")}
-    return view if wanted <= {*view["tags"], view.get("pipeline_tag")} else None
-
-
-def _sorted(views: list[dict[str, Any]], field: str | None) -> list[dict[str, Any]]:
-    if field not in ("createdAt", "lastModified"):
-        return views
-    return sorted(views, key=lambda view: str(view[field]), reverse=True)
-
-
-def _listed(call: Call, view: dict[str, Any]) -> dict[str, Any]:
-    if expand := call.values("expand"):
-        return chosen_fields(view, expand)
-    full = call.flag("full")
-    dropped = set()
-    if not full:
-        dropped |= {"siblings", "safetensors", "baseModels", "usedStorage"}
-    if not call.flag("cardData"):
-        dropped.add("cardData")
-    if not call.flag("config"):
-        dropped.add("config")
-    return {name: value for name, value in view.items() if name not in dropped}
-
-
 def _safetensors_metadata(call: Call) -> Response:
     """Returns the headers of all shards that an index names, on main."""
     repo = call.downloadable(call.repo())
@@ -158,6 +112,5 @@ ENDPOINTS = (
     Endpoint("GET", "/api/{kind}/{repo}/safetensors-metadata/{path}", _safetensors_metadata),
     Endpoint("PUT", "/api/{kind}/{repo}/settings", _change_settings),
     Endpoint("GET", "/api/{kind}/{repo}/revision/{rev}", _info),
-    Endpoint("GET", "/api/{kind}", _search),
     Endpoint("GET", "/api/{kind}/{repo}", _info),
 )

@@ -28,10 +28,12 @@ from hubmerge.localhub import (
     routes_lfs,
     routes_refs,
     routes_repos,
+    routes_search,
     routes_trees,
     routes_upload,
     routes_xet,
 )
+from hubmerge.localhub.accounts import Identity
 from hubmerge.localhub.call import Call
 from hubmerge.localhub.faults import FaultInjection, Faults
 from hubmerge.localhub.limits import Bandwidth, BandwidthLimit, RequestBudget
@@ -51,6 +53,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     *routes_upload.ENDPOINTS,
     *routes_xet.ENDPOINTS,
     *routes_discussions.ENDPOINTS,
+    *routes_search.ENDPOINTS,
     *routes_repos.ENDPOINTS,
 )
 """All of the Hub's API; the last ones match whatever names a repo and nothing else."""
@@ -104,10 +107,13 @@ class HubApp:
             identity = self._state.accounts.identify(request.headers.get("authorization"))
         request.state.ref = match.params.get("rev")
         request.state.token_name = identity and identity.token.name
+        self._spend(path, identity)
+        return await _handle(match, Call(self._state, request, match.params, identity, BytesIO()))
+
+    def _spend(self, path: str, identity: Identity | None) -> None:
         if self._budget is not None and not path.startswith(_OPEN_PATHS):
             bucket = "resolvers" if "/resolve/" in path else "api"
             self._budget.spend(bucket, identity.user if identity else "anonymous")
-        return await _handle(match, Call(self._state, request, match.params, identity, BytesIO()))
 
 
 async def _handle(match: Match, call: Call) -> Response:

@@ -123,7 +123,7 @@ def _parameter_counts(state: State, tree: Tree) -> dict[str, int]:
 
 
 def _card(state: State, tree: Tree) -> dict[str, Any]:
-    if "README.md" not in tree:
+    if "README.md" not in tree or tree["README.md"].large:
         return {}
     return cards.metadata(state.blobs.read(tree["README.md"].sha256).decode("utf-8", "replace"))
 

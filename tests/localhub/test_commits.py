@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,11 @@ def test_upload_folder_and_snapshot_are_inverse(api: HfApi, repo: str, tmp_path:
 def test_a_space_in_a_path_and_letters_beyond_ascii_are_fine(api: HfApi, repo: str) -> None:
     commit(api, repo, add("ordner ä/datei #1?.bin", WEIGHTS))
     assert Path(hf_hub_download(repo, "ordner ä/datei #1?.bin")).read_bytes() == WEIGHTS
+
+
+def test_commits_at_the_same_time_all_land(api: HfApi, repo: str) -> None:
+    names = [f"file-{number}" for number in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: commit(api, repo, add(name, name.encode())), names))
+    assert sorted(api.list_repo_files(repo)) == sorted([".gitattributes", *names])
+    assert len(api.list_repo_commits(repo)) == 13
