@@ -67,6 +67,14 @@ def test_a_gated_repo_shows_itself_but_not_its_files(api: HfApi, stranger: HfApi
     api.auth_check(repo, write=True)
 
 
+def test_a_gate_is_shut_for_every_way_to_the_files(hub: LocalHub, api: HfApi, stranger: HfApi, repo: str) -> None:
+    api.update_repo_settings(repo, gated="manual")
+    paths = ("tree/main", "commits/main", "refs", "xet-read-token/main", "xet-write-token/main")
+    for path in (f"/{repo}/resolve/main/.gitattributes", *(f"/api/models/{repo}/{path}" for path in paths)):
+        answer = send(hub, "GET", path, token=stranger.token)
+        assert (answer.status, answer.headers["X-Error-Code"]) == (403, "GatedRepo"), path
+
+
 def test_a_manual_gate_is_opened_by_its_owner(hub: LocalHub, api: HfApi, stranger: HfApi, repo: str) -> None:
     api.update_repo_settings(repo, gated="manual")
     assert send(hub, "POST", f"/{repo}/ask-access", token=stranger.token).status == 200

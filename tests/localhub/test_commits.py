@@ -117,7 +117,7 @@ def test_a_staging_branch_is_published_by_copies(api: HfApi, repo: str) -> None:
     api.create_branch(repo, branch="staging")
     commit(api, repo, add("w.safetensors", WEIGHTS), revision="staging")
     copy = CommitOperationCopy("w.safetensors", "w.safetensors", src_revision="staging")
-    commit(api, repo, copy, add("README.md", b"# it\n"))
+    commit(api, repo, copy, add("README.md", b"---\nlicense: mit\n---\n"))
     assert Path(hf_hub_download(repo, "w.safetensors")).read_bytes() == WEIGHTS
 
 

@@ -18,6 +18,8 @@ from tests.localhub.conftest import Answer, send
 
 PART_BYTES = 1024 * 1024
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 @pytest.fixture
 def repo(lfs_api: HfApi) -> str:

@@ -69,6 +69,7 @@ def test_the_diff_of_a_pull_request_is_a_patch(api: HfApi, repo: str) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:Hidden comments:UserWarning")
 def test_a_discussion_is_held_and_closed(api: HfApi, stranger: HfApi, repo: str) -> None:
     opened = stranger.create_discussion(repo, "A question", description="Why?")
     answer = api.comment_discussion(repo, opened.num, "Because.")
