@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from hubmerge.errors import PublishError
+from hubmerge.merge.pipeline import merge_to_folder
+from hubmerge.merge.progress import Silent
+from tests.merge.interrupted import OPTIONS, run_until
+from tests.merge.merging import hashes
+from tests.merge.recipes import whole
+
+Llamas = tuple[Path, Path, Path]
+SHARDS = 5
+
+
+@dataclass
+class Noting(Silent):
+    """Notes the files that an earlier run finished."""
+
+    skipped: list[str] = field(default_factory=list)
+
+    def skip(self, filename: str, size_bytes: int) -> None:
+        self.skipped.append(filename)
+
+
+@pytest.fixture
+def recipe(llamas: Llamas) -> dict[str, Any]:
+    return whole("dare_ties", *llamas[1:], base_model=llamas[0], parameters={"weight": 0.5, "density": 0.5})
+
+
+@pytest.fixture
+def expected(tmp_path: Path, recipe: dict[str, Any]) -> dict[str, str]:
+    """Returns the hashes of what the recipe makes without interruption."""
+    merge_to_folder(recipe, tmp_path / "clean" / "out", options=OPTIONS)
+    return hashes(tmp_path / "clean" / "out")
+
+
+def assert_not_loadable(folder: Path) -> None:
+    with pytest.raises((OSError, ValueError)):
+        AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("moment", "calls", "finished_shards"),
+    [
+        ("tensor", 1, 0),
+        ("tensor", 20, 1),
+        ("shard", 1, 1),
+        ("shard", SHARDS, SHARDS),
+        ("move", 1, SHARDS),
+        ("move", 4, SHARDS),
+        ("move", 13, SHARDS),
+    ],
+)
+def test_a_killed_merge_leaves_nothing_that_loads_and_goes_on(
+    tmp_path: Path,
+    recipe: dict[str, Any],
+    expected: dict[str, str],
+    moment: str,
+    calls: int,
+    finished_shards: int,
+) -> None:
+    out = tmp_path / "out"
+    assert run_until(recipe, out, moment, calls) == -signal.SIGKILL
+    assert_not_loadable(out)
+    noting = Noting()
+    merge_to_folder(recipe, out, options=OPTIONS, progress=noting)
+    assert hashes(out) == expected
+    assert len(noting.skipped) >= finished_shards
+
+
+def test_a_merge_killed_after_its_last_move_is_complete_and_can_be_run_again(
+    tmp_path: Path, recipe: dict[str, Any], expected: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    assert run_until(recipe, out, "tidy", 1) == -signal.SIGKILL
+    AutoModelForCausalLM.from_pretrained(out)
+    merge_to_folder(recipe, out, options=OPTIONS)
+    assert hashes(out) == expected
+
+
+def test_the_rest_of_a_killed_merge_is_not_mixed_with_another_recipes(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    out = tmp_path / "out"
+    run_until(recipe, out, "move", 4)
+    before = hashes(out)
+    with pytest.raises(PublishError, match="holds an unfinished merge of another recipe"):
+        merge_to_folder({**recipe, "seed": 1}, out, options=OPTIONS)
+    assert hashes(out) == before
+
+
+def test_a_shard_that_was_cut_short_is_made_again(
+    tmp_path: Path, recipe: dict[str, Any], expected: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    run_until(recipe, out, "move", 1)
+    shard = next(iter(sorted(out.glob(".hubmerge-*/*-00002-of-*.safetensors"))))
+    os.truncate(shard, 100)
+    merge_to_folder(recipe, out, options=OPTIONS)
+    assert hashes(out) == expected
+
+
+@contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_may_not_grow_is_one_sentence_and_leaves_nothing(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    out = tmp_path / "out"
+    with file_size_limit(4_096), pytest.raises(PublishError) as caught:
+        merge_to_folder(recipe, out, options=OPTIONS)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("model-00001-of-00005.safetensors.part needs ")
+    assert not out.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Returns the mount point of a file system of 16 kB, which `remount` makes larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk]).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def remount(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
+    small_disk: Path, recipe: dict[str, Any], expected: dict[str, str]
+) -> None:
+    out = small_disk / "out"
+    with pytest.raises(
+        PublishError, match=r"^model-00003-of-00005.safetensors.part needs [\d,]+ bytes more, but .* 0 free$"
+    ):
+        merge_to_folder(recipe, out, options=OPTIONS)
+    assert_not_loadable(out)
+    remount(small_disk, "44k")
+    with pytest.raises(PublishError) as caught:
+        merge_to_folder(recipe, out, options=OPTIONS)
+    assert str(caught.value) == f"{out}: No space left on device"
+    assert caught.value.hint == "Make room and run the same command."
+    assert_not_loadable(out)
+    remount(small_disk, "1m")
+    noting = Noting()
+    merge_to_folder(recipe, out, options=OPTIONS, progress=noting)
+    assert len(noting.skipped) == SHARDS
+    assert hashes(out) == expected

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from hubmerge.errors import PublishError
+from hubmerge.publish import FolderPublisher, StagedShard
+from hubmerge.weights.shards import FinishedShard, ShardFile
+
+PRINT = "0123456789abcdef" * 4
+STAGING = ".hubmerge-0123456789ab"
+
+
+def publisher_of(folder: Path, fingerprint: str = PRINT) -> FolderPublisher:
+    return FolderPublisher(folder, fingerprint=fingerprint)
+
+
+def finished(publisher: FolderPublisher, name: str, content: bytes = b"weights") -> FinishedShard:
+    shard = ShardFile.create(publisher.workspace / name, b"", size_bytes=len(content))
+    shard.write(0, content)
+    return shard.finish()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_nothing_but_the_hidden_staging_folder_is_seen_until_publish(tmp_path: Path) -> None:
+    publisher = publisher_of(tmp_path / "a" / "out")
+    assert publisher.open() == {}
+    shard = publisher.stage(finished(publisher, "model.safetensors"))
+    assert names(tmp_path / "a" / "out") == [f"{STAGING}/model.safetensors"]
+    files = {"config.json": b"{}", "additional_chat_templates/tool_use.jinja": b"{{ x }}"}
+    published = publisher.publish([shard], files)
+    publisher.close()
+    assert (published.url, published.commit) == (str(tmp_path / "a" / "out"), None)
+    assert names(tmp_path / "a" / "out") == [*sorted([*files, "model.safetensors"])]
+    assert not (tmp_path / "a" / "out" / STAGING).exists()
+
+
+def test_an_empty_folder_is_a_target(tmp_path: Path) -> None:
+    publisher = publisher_of(tmp_path)
+    publisher.open()
+    publisher.publish([publisher.stage(finished(publisher, "model.safetensors"))], {"config.json": b"{}"})
+    assert names(tmp_path) == ["config.json", "model.safetensors"]
+
+
+def test_a_folder_with_anything_in_it_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(PublishError) as caught:
+        publisher_of(tmp_path).open()
+    assert str(caught.value) == f"{tmp_path} is not empty (it holds notes.txt)"
+    assert caught.value.hint == "Choose a new or an empty folder."
+    assert names(tmp_path) == ["notes.txt"]
+
+
+def test_what_another_recipe_left_is_refused_and_kept(tmp_path: Path) -> None:
+    earlier = publisher_of(tmp_path / "my model", "f" * 64)
+    earlier.open()
+    finished(earlier, "model.safetensors")
+    with pytest.raises(PublishError) as caught:
+        publisher_of(tmp_path / "my model").open()
+    assert str(caught.value) == (
+        f"{tmp_path}/my model holds an unfinished merge of another recipe (.hubmerge-ffffffffffff)"
+    )
+    assert caught.value.hint == (
+        f"Delete it, or choose another folder: rm -r '{tmp_path}/my model/.hubmerge-ffffffffffff'"
+    )
+    assert names(tmp_path / "my model") == [".hubmerge-ffffffffffff/model.safetensors"]
+
+
+def test_a_file_in_the_folders_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    publisher = publisher_of(tmp_path / "out")
+    with pytest.raises(PublishError) as caught:
+        publisher.open()
+    publisher.close()
+    assert str(caught.value) == f"{tmp_path}/out: Not a directory"
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PublishError) as caught:
+        publisher_of(tmp_path / "out").open()
+    assert str(caught.value) == f"{tmp_path}/out: Permission denied"
+
+
+def test_finished_shards_of_the_same_plan_are_found_with_their_hashes(tmp_path: Path) -> None:
+    first = publisher_of(tmp_path / "out")
+    first.open()
+    finished(first, "model-00001-of-00002.safetensors", b"one")
+    ShardFile.create(first.workspace / "model-00002-of-00002.safetensors", b"tw", size_bytes=3)
+    first.close()
+    assert publisher_of(tmp_path / "out").open() == {
+        "model-00001-of-00002.safetensors": StagedShard(
+            "model-00001-of-00002.safetensors", 3, hashlib.sha256(b"one").hexdigest()
+        )
+    }
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    publisher = publisher_of(tmp_path / "out")
+    publisher.open()
+    publisher.close()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_that_was_there_stays(tmp_path: Path) -> None:
+    publisher = publisher_of(tmp_path)
+    publisher.open()
+    publisher.close()
+    assert list(tmp_path.iterdir()) == []
