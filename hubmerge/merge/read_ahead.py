@@ -83,7 +83,7 @@ class ReadAhead:
         self._batches = list(_batches([self._remote_loads(expr) for expr in exprs]))
         self._batch_of = [batch for batch in self._batches for _ in range(batch.outputs_left)]
         self._used_bytes = 0
-        self._closed = False
+        self._stopped = threading.Event()
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(connections, thread_name_prefix="hubmerge-read")
         self._issuer = threading.Thread(target=self._issue_all, name="hubmerge-read-ahead", daemon=True)
@@ -100,9 +100,9 @@ class ReadAhead:
         self._pool.shutdown()
 
     def stop(self) -> None:
-        """Asks for nothing more; whoever waits for bytes that were not on their way yet gets a CancelledError."""
+        """Asks for nothing more; reads, and waits for bytes that were not on their way yet, end in a CancelledError."""
+        self._stopped.set()
         with self._changed:
-            self._closed = True
             self._changed.notify_all()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -110,7 +110,7 @@ class ReadAhead:
         """Returns where the bytes of expression `number` come from; waits until they are on their way."""
         batch = self._batch_of[number]
         batch.issued.wait()
-        return BatchSource(self._files, self._local, batch.extents)
+        return BatchSource(self._files, self._local, batch.extents, self._stopped)
 
     def release(self, number: int, expr: Expr) -> None:
         """Says that expression `number` has been evaluated, or never will be."""
@@ -137,7 +137,11 @@ class ReadAhead:
     def _await_room(self, size_bytes: int) -> None:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or self._used_bytes == 0 or self._used_bytes + size_bytes <= self._budget_bytes
+                lambda: (
+                    self._stopped.is_set()
+                    or self._used_bytes == 0
+                    or self._used_bytes + size_bytes <= self._budget_bytes
+                )
             )
             self._used_bytes += size_bytes
 
@@ -158,24 +162,29 @@ class BatchSource:
     """The sources of one expression."""
 
     def __init__(
-        self, files: Sequence[Files], local: Mapping[tuple[int, str], bool], extents: Sequence[_Extent]
+        self,
+        files: Sequence[Files],
+        local: Mapping[tuple[int, str], bool],
+        extents: Sequence[_Extent],
+        stopped: threading.Event,
     ) -> None:
         self._files = files
         self._local = local
         self._extents = tuple(extents)
+        self._stopped = stopped
 
     def read(self, load: Load, start: int, stop: int) -> Tensor:
         """Returns bytes [start, stop) of a tensor's data as uint8; the caller must not write to them.
 
         Raises:
             TransferError: They did not arrive, after every retry.
-            CancelledError: `stop` came before they were asked for.
+            CancelledError: The reading was stopped.
         """
+        if self._stopped.is_set():
+            raise CancelledError
         if self._local[load.parent, load.file]:
             return self._read_local(load, start, stop)
-        extent = next((extent for extent in self._extents if extent.holds(load)), None)
-        if extent is None:
-            raise CancelledError
+        extent = next(extent for extent in self._extents if extent.holds(load))
         for request in extent.requests:
             request.result()
         offset = load.tensor.start - extent.range.start

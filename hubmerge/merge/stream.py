@@ -8,7 +8,6 @@ worker.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -52,7 +51,6 @@ class Stream:
         self._workers = workers
         self._progress = progress
         self._next_number = 0
-        self._stopped = threading.Event()
 
     def fill(self, shard: ShardPlan, file: ShardFile) -> None:
         """Computes the shard's tensors and writes them to their places.
@@ -79,23 +77,16 @@ class Stream:
             raise
 
     def stop(self) -> None:
-        """Lets what is not being read or made yet be skipped."""
-        self._stopped.set()
+        """Ends the workers at their next read."""
         self._read_ahead.stop()
 
     def _make(self, number: int, tensor: OutputTensor, file: ShardFile) -> None:
         try:
-            if not self._stopped.is_set():
-                self._write(tensor, self._read_ahead.source(number), file)
+            for start, data in _bytes_of(tensor, self._read_ahead.source(number)):
+                file.write(tensor.info.start + start, buffer_of(data))
+                self._progress.advance(Stage.MERGE, data.numel())
         finally:
             self._read_ahead.release(number, tensor.expr)
-
-    def _write(self, tensor: OutputTensor, source: BatchSource, file: ShardFile) -> None:
-        for start, data in _bytes_of(tensor, source):
-            file.write(tensor.info.start + start, buffer_of(data))
-            self._progress.advance(Stage.MERGE, data.numel())
-            if self._stopped.is_set():
-                return
 
 
 @contextmanager

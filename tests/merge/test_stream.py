@@ -4,6 +4,7 @@ import _thread
 import threading
 import time
 from collections import Counter
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from hubmerge.errors import MergeError
+from hubmerge.merge.methods.method import BLOCK_ELEMENTS
 from hubmerge.merge.pipeline import merge_to_folder, open_merge
 from hubmerge.merge.progress import Silent, Stage
 from hubmerge.merge.stream import StreamOptions, open_stream
@@ -96,6 +98,25 @@ def test_ctrl_c_ends_the_workers_before_the_file_is_given_back(tmp_path: Path) -
             sink.is_closed = True
             time.sleep(0.02)
     assert sink.late == []
+
+
+def test_a_tensor_in_work_is_not_finished_once_the_stream_stops(tmp_path: Path) -> None:
+    models = [write_tensors(tmp_path / str(seed), {"w": torch.randn(64, BLOCK_ELEMENTS)}) for seed in (1, 2)]
+    counting = Counting()
+    with (
+        open_merge(whole("linear", *[(model, {"weight": 1}) for model in models])) as merge,
+        open_stream(
+            merge.plan.shards, [c.files for c in merge.checkpoints], options=StreamOptions(threads=1), progress=counting
+        ) as stream,
+        ThreadPoolExecutor(1) as caller,
+    ):
+        task = caller.submit(stream.fill, merge.plan.shards[0], Sink(seconds=0.01))
+        while not counting.sizes[Stage.MERGE]:
+            time.sleep(0.001)
+        stream.stop()
+        with pytest.raises(CancelledError):
+            task.result(timeout=5)
+    assert counting.sizes[Stage.MERGE] < 64 * BLOCK_ELEMENTS * 4
 
 
 def test_no_thread_is_left_behind(tmp_path: Path, llamas: Llamas) -> None:
