@@ -75,7 +75,12 @@ def _merge_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
             click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
-            click.option("--seed", type=int, help="Seed of random masks, in place of the recipe's (default 0)."),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, 2**63 - 1),
+                metavar="NUMBER",
+                help="Seed of random masks, in place of the recipe's (default 0).",
+            ),
             click.option("--shard-size", type=Size(), default="4GB", show_default=True, help="Largest output file."),
             click.option(
                 "--source-token", metavar="TOKEN", envvar="HUBMERGE_SOURCE_TOKEN", help="For reading the parents."
