@@ -24,27 +24,17 @@ INTERRUPTED = 130
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
-class Size(click.ParamType[int]):
-    """A number of bytes: 500MB, 4GB, 2G, 1000000."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Returns the bytes."""
-        if isinstance(value, int):
-            return value
-        text = str(value).strip().lower().removesuffix("b")
-        number, unit = (text[:-1], text[-1]) if text and text[-1] in SIZES else (text, "")
-        try:
-            return _positive(round(float(number) * SIZES[unit]))
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is not a size; write it like 4GB or 500MB", param, ctx)
-
-
-def _positive(size: int) -> int:
-    if size <= 0:
-        raise ValueError(size)
-    return size
+def size(text: str) -> int:
+    """Returns the bytes that an option means: 500MB, 4GB, 2G, 1000000."""
+    number = text.strip().lower().removesuffix("b")
+    unit = number[-1:] if number[-1:] in SIZES else ""
+    try:
+        size_bytes = round(float(number.removesuffix(unit)) * SIZES[unit])
+    except (ValueError, OverflowError):
+        size_bytes = 0
+    if size_bytes <= 0:
+        raise click.BadParameter(f"{text!r} is not a size; write it like 4GB or 500MB")
+    return size_bytes
 
 
 class Commands(click.Group):
@@ -77,11 +67,11 @@ def _merge_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
             click.option(
                 "--seed",
-                type=click.IntRange(0, 2**63 - 1),
+                type=click.IntRange(min=0),
                 metavar="NUMBER",
                 help="Seed of random masks, in place of the recipe's (default 0).",
             ),
-            click.option("--shard-size", type=Size(), default="4GB", show_default=True, help="Largest output file."),
+            click.option("--shard-size", type=size, default="4GB", show_default=True, help="Largest output file."),
             click.option(
                 "--source-token", metavar="TOKEN", envvar="HUBMERGE_SOURCE_TOKEN", help="For reading the parents."
             ),
@@ -99,7 +89,7 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--threads", type=click.IntRange(min=1), help="Tensors merged at a time [default: the cores]."
             ),
             click.option(
-                "--read-ahead", type=Size(), help="Memory for tensors on their way from the Hub [default: 537MB]."
+                "--read-ahead", type=size, help="Memory for tensors on their way from the Hub [default: 537MB]."
             ),
             click.option(
                 "--connections", type=click.IntRange(1, 64), help="Requests to the Hub at a time [default: 8]."
