@@ -28,8 +28,8 @@ PLAIN_SECONDS = 10.0
 def size_text(size_bytes: float) -> str:
     """Returns a size as people say it, in powers of 1000 as disks and networks are sold."""
     for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.3g} {unit}"
+        if size_bytes < 999.5:  # what is more is rounded up to the next unit
+            return f"{size_bytes:.3g} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.3g} TB"
 

@@ -26,7 +26,6 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence
 PIPELINE_TAGS = (
     ("ForCausalLM", "text-generation"),
     ("LMHeadModel", "text-generation"),
-    ("ForConditionalGeneration", "image-text-to-text"),
     ("ForSequenceClassification", "text-classification"),
     ("ForTokenClassification", "token-classification"),
     ("ForQuestionAnswering", "question-answering"),
@@ -82,7 +81,7 @@ def merge_facts(
         command=f"hubmerge merge-and-push mergekit_config.yml {target if is_repo else 'YOUR_NAME/YOUR_MODEL'}",
         dtype=str(plan.config.get("dtype") or plan.config.get("torch_dtype") or "float32"),
         architecture=architecture,
-        pipeline_tag=_pipeline_tag(architecture),
+        pipeline_tag=_pipeline_tag(architecture, plan.config),
         parameter_count=plan.parameter_count,
         context_length=_context_length(plan.config),
         tokenizer_from=_tokenizer_from(parents[plan.donor], side_files),
@@ -127,9 +126,11 @@ def _architecture(config: Mapping[str, Any]) -> str | None:
     return str(names[0]) if isinstance(names, list) and names else None
 
 
-def _pipeline_tag(architecture: str | None) -> str | None:
+def _pipeline_tag(architecture: str | None, config: Mapping[str, Any]) -> str | None:
     if architecture is None:
         return None
+    if architecture.endswith("ForConditionalGeneration"):  # of texts, of speech, or of texts with images
+        return "image-text-to-text" if "vision_config" in config else None
     return next((tag for ending, tag in PIPELINE_TAGS if architecture.endswith(ending)), None)
 
 
