@@ -98,14 +98,6 @@ def layer_index(name: str, stack: LayerStack | None) -> int | None:
     return number if number < stack.count else None
 
 
-def with_layer(name: str, stack: LayerStack | None, index: int) -> str:
-    """Returns the name of the same tensor in another layer; a name outside the stack is returned as it is."""
-    if stack is None or layer_index(name, stack) is None:
-        return name
-    _, _, rest = name[len(stack.prefix) :].partition(".")
-    return f"{stack.prefix}{index}.{rest}"
-
-
 def role(name: str, stack: LayerStack | None) -> Role:
     """Returns what a tensor is to a language model.
 

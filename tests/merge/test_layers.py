@@ -15,7 +15,6 @@ from hubmerge.merge.layers import (
     layer_index,
     main_stack,
     role,
-    with_layer,
 )
 
 LLAMA = LayerStack("model.layers.", 3)
@@ -188,13 +187,6 @@ def test_numbers_with_gaps_are_no_stack() -> None:
 def test_experts_inside_a_layer_are_no_stack() -> None:
     names = [f"model.layers.{n}.experts.{e}.w1.weight" for n in range(2) for e in range(8)]
     assert find_stacks(names) == (LayerStack("model.layers.", 2),)
-    assert with_layer(names[3], LayerStack("model.layers.", 2), 7) == "model.layers.7.experts.3.w1.weight"
-
-
-def test_with_layer_keeps_names_outside_the_stack() -> None:
-    assert with_layer("model.layers.2.mlp.weight", LLAMA, 40) == "model.layers.40.mlp.weight"
-    assert with_layer("model.norm.weight", LLAMA, 40) == "model.norm.weight"
-    assert with_layer("model.layers.2.mlp.weight", None, 40) == "model.layers.2.mlp.weight"
 
 
 def test_a_number_that_no_model_has_is_not_read_as_one() -> None:
