@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from hubmerge.errors import RecipeError
 from hubmerge.merge.expr import Load, Merge, Same
-from hubmerge.merge.layers import role
+from hubmerge.merge.layers import name_pattern, role
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Settings
 from hubmerge.merge.planned import PlannedModel, PlannedTensor
@@ -32,11 +31,11 @@ class Findings:
 
     def problem(self, tensor: str, sentence: str) -> None:
         """Records why a tensor cannot be made."""
-        self.problems[_pattern(tensor), sentence] += 1
+        self.problems[name_pattern(tensor), sentence] += 1
 
     def note(self, tensor: str, sentence: str) -> None:
         """Records what a reader should know about a tensor."""
-        self.notes[_pattern(tensor), sentence] += 1
+        self.notes[name_pattern(tensor), sentence] += 1
 
 
 def sentences(findings: Counter[tuple[str, str]]) -> list[str]:
@@ -122,7 +121,7 @@ def _agree(slot: Slot, inputs: Sequence[PlannedTensor], findings: Findings) -> b
     """Whether the inputs have one shape and are all merged or all copied."""
     labels = [operand.model.label for operand in slot.section.operands]
     if len({tensor.shape for tensor in inputs}) > 1:
-        sizes = ", ".join(f"{_size(t.shape)} in {label}" for t, label in zip(inputs, labels, strict=True))
+        sizes = ", ".join(f"{_shape_text(t.shape)} in {label}" for t, label in zip(inputs, labels, strict=True))
         findings.problem(slot.name, f"shapes differ: {sizes}")
         return False
     codes = {tensor.dtype for tensor in inputs}
@@ -189,10 +188,5 @@ def _settings(recipe: Recipe, slot: Slot) -> Settings:
     )
 
 
-def _pattern(name: str) -> str:
-    """Returns a tensor name with its numbers replaced, so that layers and experts are counted together."""
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
-
-
-def _size(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a scalar"

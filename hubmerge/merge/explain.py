@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hubmerge.merge.expr import Expr, Load, Merge, Same
+from hubmerge.merge.layers import name_pattern
 from hubmerge.merge.methods.method import Value
 from hubmerge.merge.plan import OutputTensor, Plan
 from hubmerge.merge.recipe import Recipe, SliceSource, Source
@@ -37,8 +37,7 @@ def tensor_groups(plan: Plan) -> tuple[TensorGroup, ...]:
     """Returns every output tensor in exactly one group, in the order in which they are made."""
     by_pattern: dict[tuple[str, str], list[OutputTensor]] = {}
     for tensor in plan.tensors:
-        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", tensor.info.name)
-        by_pattern.setdefault((pattern, _made_by(tensor.expr)), []).append(tensor)
+        by_pattern.setdefault((name_pattern(tensor.info.name), _made_by(tensor.expr)), []).append(tensor)
     groups: dict[tuple[str, str], TensorGroup] = {}
     for (pattern, made_by), tensors in by_pattern.items():
         parameters = _parameters([tensor.expr for tensor in tensors])

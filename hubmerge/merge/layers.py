@@ -26,6 +26,7 @@ COUNT_KEYS = (
 """Names of the layer count in config.json."""
 
 _NUMBERED = re.compile(r"([^\d.][^.]*(?:\.[^\d.][^.]*)*\.)(\d{1,6})\.", re.ASCII)
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)", re.ASCII)
 _TEXT_CONFIG = re.compile(r"(^|_)(text|language|llm|thinker|decoder)(_|$)")
 _NOT_BY_LAYER = re.compile(r"token|keys|architectures|feature_layer|ind(ex|ices)|_ids?$")
 _TOWER = re.compile(
@@ -51,6 +52,10 @@ class LayerStack:
 
     prefix: str
     count: int
+
+    def name(self, layer: int, part: str) -> str:
+        """Returns the name of a layer's tensor; layers beyond the last may be asked for."""
+        return f"{self.prefix}{layer}.{part}"
 
 
 def find_stacks(names: Iterable[str]) -> tuple[LayerStack, ...]:
@@ -96,6 +101,18 @@ def layer_index(name: str, stack: LayerStack | None) -> int | None:
         return None
     number = int(found[2])
     return number if number < stack.count else None
+
+
+def part_in_layer(name: str, stack: LayerStack | None) -> str:
+    """Returns what follows the layer's number in a tensor's name; the whole name outside the stack."""
+    if stack is None or layer_index(name, stack) is None:
+        return name
+    return name[len(stack.prefix) :].partition(".")[2]
+
+
+def name_pattern(name: str) -> str:
+    """Returns a tensor's name with `*` for its numbers, so that layers and experts are counted together."""
+    return _NUMBER.sub("*", name)
 
 
 def role(name: str, stack: LayerStack | None) -> Role:

@@ -20,6 +20,7 @@ from hubmerge.weights.checkpoint import Checkpoint
 from hubmerge.weights.files import FileEntry
 from hubmerge.weights.header import TensorInfo, build_header, item_size
 from hubmerge.weights.reference import ModelRef
+from hubmerge.weights.shard_index import SINGLE_FILE
 
 DEFAULT_SHARD_BYTES = 4_000_000_000
 """Two shards on disk at a time fit a small CI runner with room to spare; a 7B model in bf16 has four."""
@@ -164,14 +165,14 @@ def lay_out(tensors: Sequence[PlannedTensor], *, shard_bytes: int) -> tuple[Shar
     groups: list[list[PlannedTensor]] = []
     room = 0
     for tensor in tensors:
-        size = _size_bytes(tensor)
+        size = tensor.elements * item_size(tensor.dtype)
         if not groups or size > room:
             groups.append([])
             room = shard_bytes
         groups[-1].append(tensor)
         room -= size
     if len(groups) == 1:
-        return (_shard("model.safetensors", groups[0]),)
+        return (_shard(SINGLE_FILE, groups[0]),)
     count = len(groups)
     return tuple(
         _shard(f"model-{number:05d}-of-{count:05d}.safetensors", group) for number, group in enumerate(groups, start=1)
@@ -266,10 +267,3 @@ def _shard(filename: str, tensors: Sequence[PlannedTensor]) -> ShardPlan:
     header, infos = build_header([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors])
     outputs = tuple(OutputTensor(tensor.expr, info) for tensor, info in zip(tensors, infos, strict=True))
     return ShardPlan(filename, header, outputs)
-
-
-def _size_bytes(tensor: PlannedTensor) -> int:
-    size = item_size(tensor.dtype)
-    for length in tensor.shape:
-        size *= length
-    return size

@@ -6,12 +6,13 @@ recipe can stand wherever a model can, to any depth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.merge.expr import Expr, Load
-from hubmerge.merge.layers import LayerStack, layer_index, main_stack, role
+from hubmerge.merge.layers import LayerStack, layer_index, main_stack, part_in_layer, role
 from hubmerge.weights.checkpoint import Checkpoint
 
 
@@ -27,6 +28,11 @@ class PlannedTensor:
     dtype: str
     shape: tuple[int, ...]
     expr: Expr
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; a scalar has one."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,9 @@ class PlannedModel:
         return 0 if self.layers is None else self.layers.count
 
     def name_in_layer(self, layer: int, part: str) -> str:
-        """Returns the name of a layer's tensor; layers beyond the last may be asked for."""
+        """Returns the name of a layer's tensor; see `LayerStack.name`."""
         assert self.layers is not None, "a model without layers has no tensors in them"
-        return f"{self.layers.prefix}{layer}.{part}"
+        return self.layers.name(layer, part)
 
     def find(self, name: str) -> PlannedTensor | None:
         """Returns the tensor of that name; of a head that is tied to the embedding, the embedding."""
@@ -95,7 +101,5 @@ def planned_model(
     layers = main_stack(tensors, config)
     by_layer: dict[int | None, list[str]] = {}
     for name in tensors:
-        layer = layer_index(name, layers)
-        part = name if layers is None or layer is None else name[len(layers.prefix) :].partition(".")[2]
-        by_layer.setdefault(layer, []).append(part)
+        by_layer.setdefault(layer_index(name, layers), []).append(part_in_layer(name, layers))
     return PlannedModel(label, donor, config, tensors, layers, by_layer)

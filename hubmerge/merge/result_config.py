@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubmerge.merge.layers import layer_count_keys
 from hubmerge.merge.planned import PlannedModel, PlannedTensor, is_head
-from hubmerge.weights.dtypes import FLOAT_NAMES, promote
+from hubmerge.weights.dtypes import FLOAT_NAMES, is_float
 
 DROPPED_KEYS = ("_name_or_path", "auto_map", "transformers_version")
 """What is no longer true of a merge, and code that would have to be fetched and trusted."""
@@ -27,7 +28,7 @@ def result_config(
         layers: For each layer of the result, the layer of the donor that it stands for.
     """
     config = {key: copy.deepcopy(value) for key, value in donor.config.items() if key not in DROPPED_KEYS}
-    _set_dtype(config, main_dtype(tensors))
+    _set_dtype(config, _main_dtype(tensors))
     if donor.layer_count and list(layers) != list(range(donor.layer_count)):
         _set_layers(config, donor.layer_count, layers)
     if donor.ties_embeddings and any(is_head(name, donor.layers) for name in tensors):
@@ -35,16 +36,13 @@ def result_config(
     return config
 
 
-def main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
-    """Returns the safetensors code of the dtype that most elements have."""
-    elements: dict[str, int] = {}
+def _main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
+    """Returns the safetensors code of the float dtype that most elements have; float32 if there are none."""
+    elements: Counter[str] = Counter()
     for tensor in tensors.values():
-        if tensor.dtype in FLOAT_NAMES:
-            count = 1
-            for size in tensor.shape:
-                count *= size
-            elements[tensor.dtype] = elements.get(tensor.dtype, 0) + count
-    return max(elements, key=lambda code: elements[code]) if elements else promote(["F32"])
+        if is_float(tensor.dtype):
+            elements[tensor.dtype] += tensor.elements
+    return elements.most_common(1)[0][0] if elements else "F32"
 
 
 def _set_dtype(config: dict[str, Any], code: str) -> None:

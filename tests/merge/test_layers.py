@@ -14,6 +14,8 @@ from hubmerge.merge.layers import (
     layer_count_keys,
     layer_index,
     main_stack,
+    name_pattern,
+    part_in_layer,
     role,
 )
 
@@ -187,6 +189,21 @@ def test_numbers_with_gaps_are_no_stack() -> None:
 def test_experts_inside_a_layer_are_no_stack() -> None:
     names = [f"model.layers.{n}.experts.{e}.w1.weight" for n in range(2) for e in range(8)]
     assert find_stacks(names) == (LayerStack("model.layers.", 2),)
+
+
+def test_the_part_in_a_layer_and_the_layer_s_number_make_the_name_again() -> None:
+    assert part_in_layer("model.layers.2.mlp.weight", LLAMA) == "mlp.weight"
+    assert LLAMA.name(2, "mlp.weight") == "model.layers.2.mlp.weight"
+
+
+def test_a_name_outside_the_stack_is_its_own_part() -> None:
+    assert part_in_layer("model.norm.weight", LLAMA) == "model.norm.weight"
+    assert part_in_layer("model.layers.2.mlp.weight", None) == "model.layers.2.mlp.weight"
+
+
+def test_a_pattern_has_stars_for_the_numbers_of_layers_and_experts() -> None:
+    assert name_pattern("model.layers.31.experts.7.w1.weight") == "model.layers.*.experts.*.w1.weight"
+    assert name_pattern("h.0.ln_1.weight") == "h.*.ln_1.weight"
 
 
 def test_a_number_that_no_model_has_is_not_read_as_one() -> None:
