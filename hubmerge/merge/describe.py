@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, ParentFacts
 from hubmerge.card.lock import LockedFile, LockedOutput, LockedParent, LockFacts
-from hubmerge.card.parents import parent_facts
+from hubmerge.card.parents import parent_facts, parent_title
 from hubmerge.merge.explain import parent_role
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.methods import get_method
@@ -20,6 +19,7 @@ from hubmerge.merge.plan import Plan
 from hubmerge.publish import StagedShard
 from hubmerge.version import __version__
 from hubmerge.weights.checkpoint import Checkpoint
+from hubmerge.weights.json_files import text_config
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
@@ -135,8 +135,7 @@ def _pipeline_tag(architecture: str | None, config: Mapping[str, Any]) -> str | 
 
 
 def _context_length(config: Mapping[str, Any]) -> int | None:
-    text_config = config.get("text_config")
-    for holder in (config, text_config if isinstance(text_config, Mapping) else {}):
+    for holder in (config, text_config(config)):
         for key in CONTEXT_KEYS:
             if isinstance(holder.get(key), int):
                 return int(holder[key])
@@ -144,7 +143,7 @@ def _context_length(config: Mapping[str, Any]) -> int | None:
 
 
 def _tokenizer_from(donor: ParentFacts, side_files: Mapping[str, bytes]) -> str:
-    name = donor.repo_id or re.split(r"[/\\]", donor.label.rstrip("/\\"))[-1]
+    name = parent_title(donor)
     return name if any("token" in path or "vocab" in path for path in side_files) else f"none; {name} has none"
 
 

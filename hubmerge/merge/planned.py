@@ -14,6 +14,7 @@ from typing import Any
 from hubmerge.merge.expr import Expr, Load
 from hubmerge.merge.layers import LayerStack, layer_index, main_stack, part_in_layer, role
 from hubmerge.weights.checkpoint import Checkpoint
+from hubmerge.weights.json_files import text_config
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ class PlannedModel:
     @property
     def ties_embeddings(self) -> bool:
         """Whether the head shares the embedding's weights; true where config is silent, as in transformers."""
-        text_config = self.config.get("text_config")
-        nested = text_config if isinstance(text_config, Mapping) else {}
+        nested = text_config(self.config)
         return bool(self.config.get("tie_word_embeddings", nested.get("tie_word_embeddings", True)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hubmerge.card.facts import LicenceDecision
@@ -41,15 +42,7 @@ def plan_summary(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamO
             }
             for parent in plan.parents
         ],
-        "tensors": [
-            {
-                "names": list(group.names),
-                "count": group.count,
-                "made_by": group.made_by,
-                "parameters": group.parameters,
-            }
-            for group in tensor_groups(plan)
-        ],
+        "tensors": [asdict(group) for group in tensor_groups(plan)],
         "shards": [
             {"filename": shard.filename, "tensors": len(shard.tensors), "size_bytes": shard.size_bytes}
             for shard in plan.shards

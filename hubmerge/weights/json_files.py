@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from hubmerge.errors import SourceError
@@ -26,3 +27,9 @@ def read_json_object(files: Files, path: str, *, limit_bytes: int) -> dict[str, 
     if not isinstance(members, dict):
         raise SourceError(f"{where} is not a JSON object")
     return members
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what config.json says of the language model of a larger whole; empty if it has no such part."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else {}

@@ -7,6 +7,9 @@ from typing import Any
 
 from hubmerge.errors import SourceError
 from hubmerge.weights.header import ITEM_BITS, TensorInfo
+from hubmerge.weights.json_files import text_config
+
+ADAPTER_CONFIG = "adapter_config.json"
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -31,8 +34,8 @@ def no_config_error(label: str, paths: Collection[str]) -> SourceError:
     """Returns why files without a config.json are no checkpoint."""
     if "model_index.json" in paths:
         return SourceError(f"{label} is a diffusers pipeline; only language models can be merged")
-    if "adapter_config.json" in paths:
-        return SourceError(f"{label} is a LoRA adapter, not a model", hint="Write `base_model+adapter` for the two.")
+    if ADAPTER_CONFIG in paths:
+        return _adapter_error(label)
     if _has(paths, ".gguf"):
         return _gguf_error(label)
     if all(path in {".gitattributes", "README.md"} for path in paths):
@@ -50,8 +53,8 @@ def no_weights_error(label: str, paths: Collection[str]) -> SourceError:
         )
     if _has(paths, ".gguf"):
         return _gguf_error(label)
-    if "adapter_config.json" in paths:
-        return SourceError(f"{label} is a LoRA adapter, not a model", hint="Write `base_model+adapter` for the two.")
+    if ADAPTER_CONFIG in paths:
+        return _adapter_error(label)
     return SourceError(f"{label} has a config.json but no weights")
 
 
@@ -67,8 +70,7 @@ def check_not_quantized(label: str, config: Mapping[str, Any], tensors: Iterable
 
 
 def _sign_in_config(config: Mapping[str, Any]) -> str | None:
-    nested = config.get("text_config")
-    for part in (config, nested if isinstance(nested, dict) else {}):
+    for part in (config, text_config(config)):
         for key in ("quantization_config", "compression_config"):
             if part.get(key):
                 return f"config.json has a {key}{_method_of(part[key])}"
@@ -86,6 +88,10 @@ def _sign_in_tensor(tensor: TensorInfo) -> str | None:
     if tensor.name.endswith(QUANTIZED_SUFFIXES) or QUANT_STATE in tensor.name:
         return f"it has a tensor {tensor.name}"
     return None
+
+
+def _adapter_error(label: str) -> SourceError:
+    return SourceError(f"{label} is a LoRA adapter, not a model", hint="Write `base_model+adapter` for the two.")
 
 
 def _gguf_error(label: str) -> SourceError:

@@ -23,8 +23,7 @@ from hubmerge.merge.recipe.parameters import read_parameters
 from hubmerge.merge.recipe.references import Documents
 from hubmerge.merge.recipe.tokenizer_choice import read_chat_template, read_tokenizer
 from hubmerge.merge.recipe.yaml_tree import Item
-
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+from hubmerge.weights.dtypes import FLOAT_CODES
 
 _SHORT_DTYPES: Mapping[str, str] = {
     "fp16": "float16",
@@ -42,7 +41,7 @@ class RecipeReader:
     """Reads the recipes of one file.
 
     Attributes:
-        documents: The file's documents; set once they are known.
+        documents: The file's documents, which are read by this reader when something refers to them.
     """
 
     def __init__(self, items: list[Item], *, text: str, remarks: Remarks) -> None:
@@ -158,8 +157,8 @@ def _dtype(item: Item | None, remarks: Remarks) -> str | None:
     written = text(item)
     name = written.strip("` ").removeprefix("torch.").lower()
     name = _SHORT_DTYPES.get(name, name)
-    if name not in DTYPES:
-        raise fault(item, f"must be one of {', '.join(DTYPES)}, not {written}{did_you_mean(name, DTYPES)}")
+    if name not in FLOAT_CODES:
+        raise fault(item, f"must be one of {', '.join(FLOAT_CODES)}, not {written}{did_you_mean(name, FLOAT_CODES)}")
     if "`" in written:
         remarks.warn(item, f"{written} is read as {name}")
     return name

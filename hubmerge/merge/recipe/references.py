@@ -36,13 +36,6 @@ class Documents:
         """Returns what other documents may call it."""
         return next((name for name, item in self._by_name.items() if item is document), None)
 
-    def _recipe(self, item: Item) -> Recipe:
-        """Returns the recipe of a mapping; the same object for every alias of an anchor."""
-        key = id(item.origin)
-        if key not in self._done:
-            self._done[key] = self._read(item)
-        return self._done[key]
-
     def find(self, item: Item, remarks: Remarks) -> Source:
         """Returns what a recipe puts in a model's place."""
         if isinstance(item.value, Mapping):
@@ -53,13 +46,6 @@ class Documents:
         self._refuse_almost(name, item)
         return _reference(name, item)
 
-    def _document(self, name: str, item: Item) -> Recipe:
-        if name in self._open:
-            circle = " → ".join((*self._open[self._open.index(name) :], name))
-            raise fault(item, f"the merges refer to each other in a circle: {circle}")
-        self.referenced.add(name)
-        return self.top(self._by_name[name])
-
     def top(self, document: Item) -> Recipe:
         """Returns the recipe of a whole document."""
         self._open.append(self.name_of(document) or "")
@@ -67,6 +53,20 @@ class Documents:
             return self._recipe(document)
         finally:
             self._open.pop()
+
+    def _document(self, name: str, item: Item) -> Recipe:
+        if name in self._open:
+            circle = " → ".join((*self._open[self._open.index(name) :], name))
+            raise fault(item, f"the merges refer to each other in a circle: {circle}")
+        self.referenced.add(name)
+        return self.top(self._by_name[name])
+
+    def _recipe(self, item: Item) -> Recipe:
+        """Returns the recipe of a mapping; the same object for every alias of an anchor."""
+        key = id(item.origin)
+        if key not in self._done:
+            self._done[key] = self._read(item)
+        return self._done[key]
 
     def _refuse_almost(self, name: str, item: Item) -> None:
         """Refuses what cannot be meant for the Hub: a document's name with a mistake in it, or with an adapter."""

@@ -20,7 +20,7 @@ MAX_DEPTH = 100
 MAX_ITEMS = 200_000
 """Values after aliases are expanded; nine anchors that each repeat the one before ten times would make a billion."""
 
-Scalar: TypeAlias = "str | int | float | bool | None"
+YamlScalar: TypeAlias = "str | int | float | bool | None"
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
@@ -40,7 +40,7 @@ class Item:
         origin: The same object for every alias of one anchor.
     """
 
-    value: Scalar | tuple[Item, ...] | Mapping[str, Item]
+    value: YamlScalar | tuple[Item, ...] | Mapping[str, Item]
     path: str
     line: int | None
     text: str
@@ -176,14 +176,14 @@ class _Tree:
         if self.made > MAX_ITEMS:
             raise RecipeError(f"the recipe has more than {MAX_ITEMS:,} values once its aliases are expanded")
 
-    def _scalar(self, node: ScalarNode, path: str, line: int | None) -> Scalar:
+    def _scalar(self, node: ScalarNode, path: str, line: int | None) -> YamlScalar:
         name = node.tag.removeprefix(_TAG)
         if node.tag in _AS_WRITTEN:
             return str(node.value)
         if name not in ("int", "float", "bool", "null"):
             raise _tagged(node, path, line)
         try:
-            value: Scalar = getattr(self._constructor, f"construct_yaml_{name}")(node)
+            value: YamlScalar = getattr(self._constructor, f"construct_yaml_{name}")(node)
         except (ValueError, KeyError, IndexError):
             raise _error(path, line, f"`{node.value[:40]}` is not a value of the type {name}") from None
         return value
