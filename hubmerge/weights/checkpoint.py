@@ -13,8 +13,8 @@ from hubmerge.weights.front_matter import parse_front_matter
 from hubmerge.weights.header import Header, TensorInfo, header_length, parse_header
 from hubmerge.weights.json_files import read_json_object
 from hubmerge.weights.reference import ModelRef
-from hubmerge.weights.shard_index import ShardIndex, find_shards, listed
-from hubmerge.weights.source import Source, open_source
+from hubmerge.weights.shard_index import ShardIndex, abbreviated, find_shards
+from hubmerge.weights.snapshot import Snapshot, open_snapshot
 from hubmerge.weights.unsupported import check_not_quantized, no_config_error, no_weights_error
 
 DEFAULT_BRANCH = "main"
@@ -73,11 +73,11 @@ def open_checkpoint(ref: ModelRef, *, token: str | bool | None = None) -> Checkp
         SourceError: There is no such model, it may not be read, or its weights cannot be merged.
         TransferError: The Hub does not answer.
     """
-    source = open_source(ref, token=token)
+    snapshot = open_snapshot(ref, token=token)
     try:
-        return _read_checkpoint(ref, source)
+        return _read_checkpoint(ref, snapshot)
     except BaseException:
-        source.files.close()
+        snapshot.files.close()
         raise
 
 
@@ -134,14 +134,15 @@ def _try_to_open(ref: ModelRef, *, token: str | bool | None) -> Checkpoint | Hub
 
 
 def _joined(errors: list[HubmergeError]) -> HubmergeError:
-    if len(errors) == 1:
+    sentences = dict.fromkeys(f"  - {error}" + (f" ({error.hint})" if error.hint else "") for error in errors)
+    if len(sentences) == 1:
         return errors[0]
-    lines = "\n".join(f"  - {error}" + (f" ({error.hint})" if error.hint else "") for error in errors)
+    lines = "\n".join(sentences)
     return SourceError(f"{len(errors)} models cannot be used:\n{lines}")
 
 
-def _read_checkpoint(ref: ModelRef, source: Source) -> Checkpoint:
-    files = source.files
+def _read_checkpoint(ref: ModelRef, snapshot: Snapshot) -> Checkpoint:
+    files = snapshot.files
     config = _read_config(files)
     index = find_shards(files)
     if not index.files:
@@ -153,13 +154,13 @@ def _read_checkpoint(ref: ModelRef, source: Source) -> Checkpoint:
         check_not_quantized(files.label, config, (tensor.info for tensor in tensors.values()))
         return Checkpoint(
             ref=ref,
-            sha=source.sha,
+            sha=snapshot.sha,
             files=files,
             config=config,
             tensors=tensors,
             card=card.result(),
-            gated=source.gated,
-            private=source.private,
+            gated=snapshot.gated,
+            private=snapshot.private,
             notes=index.notes + stray_notes,
         )
 
@@ -200,10 +201,10 @@ def _place_tensors(
 def _check_complete(label: str, index: ShardIndex, placed: Mapping[str, SourceTensor]) -> None:
     missing = [name for name in index.weight_map if name not in placed]
     if missing:
-        raise SourceError(f"{label} lacks tensors that its index names: {listed(missing)}")
+        raise SourceError(f"{label} lacks tensors that its index names: {abbreviated(missing)}")
 
 
 def _note_on_strays(label: str, strays: list[str]) -> tuple[str, ...]:
     if not strays:
         return ()
-    return (f"{label} has tensors that its index does not name, merged all the same: {listed(strays)}",)
+    return (f"{label} has tensors that its index does not name, merged all the same: {abbreviated(strays)}",)

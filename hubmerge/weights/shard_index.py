@@ -71,7 +71,9 @@ def _read_index(files: Files, path: str) -> ShardIndex:
     shards = tuple(sorted(set(weight_map.values())))
     foreign = [shard for shard in shards if shard not in files.entries() or not shard.endswith(".safetensors")]
     if foreign:
-        raise SourceError(f"{files.label}/{path} names files that are not safetensors files of it: {listed(foreign)}")
+        raise SourceError(
+            f"{files.label}/{path} names files that are not safetensors files of it: {abbreviated(foreign)}"
+        )
     return ShardIndex(shards, weight_map)
 
 
@@ -90,14 +92,14 @@ def _check_numbering(label: str, weights: Iterable[str]) -> None:
     wanted = (f"{stem}-{number:05}-of-{total}.safetensors" for stem, total in series for number in _count_to(total))
     missing = sorted(set(wanted) - present)
     if missing:
-        raise SourceError(f"{label} lacks {listed(missing)}")
+        raise SourceError(f"{label} lacks {abbreviated(missing)}")
 
 
 def _count_to(total: str) -> range:
     return range(1, int(total) + 1)
 
 
-def listed(names: Sequence[str], *, most: int = 3) -> str:
+def abbreviated(names: Sequence[str], *, most: int = 3) -> str:
     """Returns the first names in one line, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

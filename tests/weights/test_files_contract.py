@@ -16,7 +16,7 @@ from hubmerge.localhub import LocalHub
 from hubmerge.weights.files import FileEntry, Files, LocalFiles, read_small
 from hubmerge.weights.hub_files import HubFiles
 from hubmerge.weights.reference import ModelRef
-from hubmerge.weights.source import open_source
+from hubmerge.weights.snapshot import open_snapshot
 from tests.weights.range_server import REPO, SHA, RangeServer
 
 CONTENT = {
@@ -47,7 +47,7 @@ def hub_files(hub: LocalHub, folder: Path) -> Iterator[Files]:
         api.create_repo("local/contract")
         api.upload_folder(repo_id="local/contract", folder_path=fill(folder))
         api.delete_file(".gitattributes", "local/contract")
-    yield open_source(ModelRef("local/contract"), token=False).files
+    yield open_snapshot(ModelRef("local/contract"), token=False).files
 
 
 @pytest.fixture(params=["folder", "range server", "redirecting range server", "hub"])

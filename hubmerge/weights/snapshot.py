@@ -17,7 +17,7 @@ from hubmerge.weights.reference import ModelRef
 
 
 @dataclass(frozen=True)
-class Source:
+class Snapshot:
     """The files of one commit or folder, and who may read them.
 
     Attributes:
@@ -31,8 +31,8 @@ class Source:
     private: bool
 
 
-def open_source(ref: ModelRef, *, token: str | bool | None = None) -> Source:
-    """Returns the files behind a reference; its adapter is another source.
+def open_snapshot(ref: ModelRef, *, token: str | bool | None = None) -> Snapshot:
+    """Returns the files behind a reference; its adapter is another snapshot.
 
     `token` is as huggingface_hub takes it: None is the stored token if there is one, False is none.
 
@@ -43,15 +43,15 @@ def open_source(ref: ModelRef, *, token: str | bool | None = None) -> Source:
     return _open_folder(ref) if ref.is_local else _open_repo(ref, token=token)
 
 
-def _open_folder(ref: ModelRef) -> Source:
+def _open_folder(ref: ModelRef) -> Snapshot:
     if ref.folder.is_file():
         raise SourceError(f"{ref.path} is a file", hint=f"Name the folder of the checkpoint: {ref.folder.parent}")
     if not ref.folder.is_dir():
         raise SourceError(f"there is no folder {ref.path}")
-    return Source(LocalFiles(ref.folder), sha=None, gated=False, private=False)
+    return Snapshot(LocalFiles(ref.folder), sha=None, gated=False, private=False)
 
 
-def _open_repo(ref: ModelRef, *, token: str | bool | None) -> Source:
+def _open_repo(ref: ModelRef, *, token: str | bool | None) -> Snapshot:
     try:
         api = HfApi(token=token, library_name="hubmerge", library_version=__version__)
         info = retried(
@@ -64,7 +64,7 @@ def _open_repo(ref: ModelRef, *, token: str | bool | None) -> Source:
         files = HubFiles(ref.path, info.sha, entries=entries, token=token)
     except HUB_FAILURES as error:
         raise explain(error, ref.path, ref.revision, token=token) from error
-    return Source(files, sha=info.sha, gated=bool(info.gated), private=bool(info.private))
+    return Snapshot(files, sha=info.sha, gated=bool(info.gated), private=bool(info.private))
 
 
 def _entry_of(file: RepoFile) -> FileEntry:
