@@ -8,6 +8,7 @@ from typing import Any
 
 from hubmerge.card.facts import MergeFacts
 from hubmerge.card.front_matter import texts
+from hubmerge.weights.reference import is_hub_id
 
 OWN_TAGS = ("merge", "mergekit", "hubmerge")
 """`mergekit` because bots find merges, and the mergekit_config.yml beside the card, by it."""
@@ -18,7 +19,6 @@ CARRIED_TAGS = ("not-for-all-audiences",)
 _OWN_KEYS = ("base_model", "base_model_relation", "library_name", "license", "license_name", "license_link")
 _SHARED_KEYS = ("tags", "language", "datasets")
 
-_HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9_][\w.-]*(?<![.-])", re.ASCII)
 _LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 _DATASET_BUILDERS = frozenset({"arrow", "audiofolder", "csv", "generator", "imagefolder", "json", "parquet", "text"})
 """What trainers write for data without an id: the name of the loader."""
@@ -26,7 +26,7 @@ _DATASET_BUILDERS = frozenset({"arrow", "audiofolder", "csv", "generator", "imag
 
 def card_metadata(facts: MergeFacts) -> dict[str, Any]:
     """Returns the front matter of a merge in its final order; what is not known is left out."""
-    base_models = _distinct(parent.repo_id for parent in facts.parents if _is_hub_id(parent.repo_id))
+    base_models = _distinct(parent.repo_id for parent in facts.parents if parent.repo_id and is_hub_id(parent.repo_id))
     languages = _distinct(language for parent in facts.parents for language in parent.languages)
     datasets = _distinct(dataset for parent in facts.parents for dataset in parent.datasets)
     metadata = {
@@ -39,7 +39,7 @@ def card_metadata(facts: MergeFacts) -> dict[str, Any]:
         "license": facts.licence.license,
         "license_name": facts.licence.name,
         "license_link": facts.licence.link,
-        "datasets": [name for name in datasets if _is_hub_id(name) and name not in _DATASET_BUILDERS],
+        "datasets": [name for name in datasets if is_hub_id(name) and name not in _DATASET_BUILDERS],
     }
     return {key: value for key, value in metadata.items() if value}
 
@@ -60,10 +60,6 @@ def merge_metadata(own: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[
 def _tags(facts: MergeFacts) -> list[str]:
     inherited = {tag for parent in facts.parents for tag in parent.tags}
     return [*OWN_TAGS, *(tag for tag in CARRIED_TAGS if tag in inherited)]
-
-
-def _is_hub_id(text: str | None) -> bool:
-    return text is not None and len(text) <= 2 * 96 + 1 and _HUB_ID.fullmatch(text) is not None
 
 
 def _distinct(items: Iterable[str | None]) -> list[str]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import get_session
+
 from hubmerge.errors import CardError
+from hubmerge.weights.hub_client import HTTP_ERROR
 
 TIMEOUT_SECONDS = 30.0
 
@@ -27,12 +32,6 @@ def validate_card(card: str, *, endpoint: str | None = None) -> tuple[str, ...]:
 
 def _ask(card: str, endpoint: str | None) -> dict[str, Any]:
     """Returns the Hub's answer; an empty one offline, or from a server that does not check cards."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import get_session
-
-    from hubmerge.weights.hub_client import HTTP_ERROR
-
     question = {"repoType": "model", "content": card}
     address = f"{endpoint or constants.ENDPOINT}/api/validate-yaml"
     try:
