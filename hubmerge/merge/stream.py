@@ -62,18 +62,18 @@ class Stream:
         """
         first = self._next_number
         self._next_number += len(shard.tensors)
-        tasks = [
-            self._workers.submit(self._make, number, tensor, file)
-            for number, tensor in enumerate(shard.tensors, start=first)
-        ]
         try:
+            tasks = [
+                self._workers.submit(self._make, number, tensor, file)
+                for number, tensor in enumerate(shard.tensors, start=first)
+            ]
             done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
             for task in tasks:
                 if task in done:
                     task.result()
         except BaseException:
             self.stop()
-            wait(tasks)  # the caller may close the file once nobody writes to it
+            self._workers.shutdown(cancel_futures=True)  # the caller may close the file once nobody writes to it
             raise
 
     def stop(self) -> None:
