@@ -145,7 +145,7 @@ def _triggered_job(hook: Record, repo: Repo, payload: Mapping[str, Any]) -> Reco
     variables = {
         "WEBHOOK_PAYLOAD": json.dumps(payload),
         "WEBHOOK_REPO_ID": repo.id,
-        "WEBHOOK_REPO_TYPE": repo.kind.removesuffix("s"),
+        "WEBHOOK_REPO_TYPE": repo.type,
     }
     spec = {**hook["job"], "environment": {**hook["job"].get("environment", {}), **variables}}
     return _job(hook["user"], spec, initiator={"type": "webhook", "id": hook["id"]})
@@ -155,7 +155,7 @@ def _payload(repo: Repo, ref: str, *, old: str, new: str) -> Record:
     """Returns what the Hub sends: https://huggingface.co/docs/hub/webhooks#webhook-payloads."""
     return {
         "event": {"action": "update", "scope": "repo.content"},
-        "repo": {"type": repo.kind.removesuffix("s"), "name": repo.id, "private": repo.private, "headSha": new},
+        "repo": {"type": repo.type, "name": repo.id, "private": repo.private, "headSha": new},
         "updatedRefs": [{"ref": ref, "oldSha": old, "newSha": new}],
         "webhook": {"version": 3},
     }
@@ -163,7 +163,7 @@ def _payload(repo: Repo, ref: str, *, old: str, new: str) -> Record:
 
 def _watches(hook: Record, repo: Repo) -> bool:
     watched = [(each["type"], each["name"]) for each in hook["watched"]]
-    names = {(repo.kind.removesuffix("s"), repo.id), ("user", repo.namespace), ("org", repo.namespace)}
+    names = {(repo.type, repo.id), ("user", repo.namespace), ("org", repo.namespace)}
     return not hook["disabled"] and "repo" in hook["domains"] and not names.isdisjoint(watched)
 
 

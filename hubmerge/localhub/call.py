@@ -122,7 +122,7 @@ class Call:
     def downloadable(self, repo: Repo) -> Repo:
         """Returns the repo, if it is not gated or the caller was let in."""
         if not may_download(self.identity, repo):
-            raise gated(repo.kind, repo.id, anonymous=self.anonymous)
+            raise gated(repo.type, repo.id, anonymous=self.anonymous)
         return repo
 
     def writable(self, repo: Repo) -> Repo:

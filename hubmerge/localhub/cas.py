@@ -87,7 +87,7 @@ class XetCas:
         return self._store.file(file_hash).size_bytes
 
     def write_file(self, file_hash: str, target: Path) -> str:
-        """Rebuild a registered file from its chunks and return the SHA-256 of what was written.
+        """Rebuilds a registered file from its chunks and returns the SHA-256 of what was written.
 
         Raises:
             KeyError: No such file was registered.

@@ -74,6 +74,11 @@ class Repo:
         """The user or organisation that owns it; None for the few old repos without one."""
         return self.id.rpartition("/")[0] or None
 
+    @property
+    def type(self) -> str:
+        """The kind in the singular, as bodies and messages have it: `model`, `dataset` or `space`."""
+        return self.kind.removesuffix("s")
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Repo:
         """Returns the record that `to_json` wrote."""

@@ -63,9 +63,9 @@ def repo_not_found(*, anonymous: bool) -> Refusal:
     return Refusal(status, "Repository not found", code="RepoNotFound")
 
 
-def gated(kind: str, repo_id: str, *, anonymous: bool) -> Refusal:
+def gated(repo_type: str, repo_id: str, *, anonymous: bool) -> Refusal:
     """401 or 403 for the files of a gated repo that this user has no access to."""
-    message = f"Access to {kind.removesuffix('s')} {repo_id} is restricted and you are not in the authorized list."
+    message = f"Access to {repo_type} {repo_id} is restricted and you are not in the authorized list."
     return Refusal(401 if anonymous else 403, message, code="GatedRepo")
 
 

@@ -25,14 +25,12 @@ def _create(call: Call) -> Response:
     kind, repo_id = call.repo_in_body(body)
     repo = Repo(kind, check_repo_id(repo_id), timestamp(), private=_is_private(body) or False, sdk=body.get("sdk"))
     if not identity.owns(repo.namespace):
-        raise forbidden(
-            f"You don't have the rights to create a {kind.removesuffix('s')} under the namespace {repo.namespace}"
-        )
+        raise forbidden(f"You don't have the rights to create a {repo.type} under the namespace {repo.namespace}")
     url = repo_page(call.origin, repo)
     with call.state.lock:
         existing = call.state.repos.find(kind, repo_id)
         if existing is not None and existing.id == repo_id:
-            raise conflict(f"You already created this {kind.removesuffix('s')} repo", url=url)
+            raise conflict(f"You already created this {repo.type} repo", url=url)
         call.state.repos.forget_alias(kind, repo_id)
         first_commit(call.state, repo, user=identity.user)
     return JSONResponse({"url": url, "name": repo_id})

@@ -72,7 +72,7 @@ def discussion_view(repo: Repo, discussion: Discussion) -> dict[str, Any]:
         "author": {"name": discussion.author},
         "createdAt": discussion.created_at,
         "status": discussion.status,
-        "repo": {"name": repo.id, "type": repo.kind.removesuffix("s")},
+        "repo": {"name": repo.id, "type": repo.type},
         "isPullRequest": discussion.is_pull_request,
         "numComments": sum(event["type"] == "comment" for event in discussion.events),
     }
