@@ -109,7 +109,8 @@ class MergeFacts:
         architecture: First of `architectures` in config.json.
         pipeline_tag: The Hub's task id.
         context_length: In tokens.
-        tokenizer_from: Where the tokenizer comes from, as a phrase: "a/b", "the union of all parents' vocabularies".
+        tokenizer_from: Where the tokenizer comes from, as a phrase: "a/b", "the union of all parents' vocabularies";
+            None if the merge has none.
         chat_template: Whether the published tokenizer has one.
         version: hubmerge's.
         fingerprint: Of the plan.
@@ -131,7 +132,7 @@ class MergeFacts:
     pipeline_tag: str | None = None
     parameter_count: int
     context_length: int | None = None
-    tokenizer_from: str
+    tokenizer_from: str | None
     chat_template: bool = False
     seed: int | None = None
     version: str

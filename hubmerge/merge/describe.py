@@ -142,9 +142,8 @@ def _context_length(config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _tokenizer_from(donor: ParentFacts, side_files: Mapping[str, bytes]) -> str:
-    name = parent_title(donor)
-    return name if any("token" in path or "vocab" in path for path in side_files) else f"none; {name} has none"
+def _tokenizer_from(donor: ParentFacts, side_files: Mapping[str, bytes]) -> str | None:
+    return parent_title(donor) if any("token" in path or "vocab" in path for path in side_files) else None
 
 
 def _has_chat_template(side_files: Mapping[str, bytes]) -> bool:

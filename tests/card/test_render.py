@@ -62,6 +62,14 @@ def test_publishing_again_changes_nothing():
     assert render_card(MONARCH, previous=card.replace("\n", "\r\n")) == card
 
 
+def test_a_merge_without_a_tokenizer_says_so():
+    card = render_card(replace(MONARCH, tokenizer_from=None, chat_template=False))
+    assert (
+        "## Tokenizer\n\nNo tokenizer came with the model that this merge takes its small files from. "
+        "The context is 32,768 tokens long.\n"
+    ) in card
+
+
 def test_every_template_is_a_section():
     files = sorted(path.name for path in (templates_folder() / "sections").iterdir())
     assert files == sorted(f"{name}.md.jinja" for name in SECTIONS)
