@@ -3,7 +3,7 @@
 import hubmerge
 
 plan = hubmerge.build_plan("recipe.yml")
-hubmerge.merge_to_folder("recipe.yml", "merged")
+hubmerge.merge_to_folder("recipe.yml", "merged-7b")
 hubmerge.merge_and_push("recipe.yml", "me/merged-7b")
 """
 
@@ -15,16 +15,22 @@ from hubmerge.errors import HubmergeError
 from hubmerge.version import __version__
 
 if TYPE_CHECKING:
+    from hubmerge.merge.documents import LicenceChoice
     from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
     from hubmerge.merge.pipeline import plan_recipe as build_plan
     from hubmerge.merge.plan import Plan
     from hubmerge.merge.recipe import Recipe, load_recipe
+    from hubmerge.merge.stream import StreamOptions
+    from hubmerge.publish import Published
 
 __all__ = [
     "HubmergeError",
+    "LicenceChoice",
     "MergeOptions",
     "Plan",
+    "Published",
     "Recipe",
+    "StreamOptions",
     "__version__",
     "build_plan",
     "load_recipe",
@@ -33,9 +39,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LicenceChoice": ("hubmerge.merge.documents", "LicenceChoice"),
     "MergeOptions": ("hubmerge.merge.pipeline", "MergeOptions"),
     "Plan": ("hubmerge.merge.plan", "Plan"),
+    "Published": ("hubmerge.publish", "Published"),
     "Recipe": ("hubmerge.merge.recipe", "Recipe"),
+    "StreamOptions": ("hubmerge.merge.stream", "StreamOptions"),
     "build_plan": ("hubmerge.merge.pipeline", "plan_recipe"),
     "load_recipe": ("hubmerge.merge.recipe", "load_recipe"),
     "merge_and_push": ("hubmerge.merge.pipeline", "merge_and_push"),

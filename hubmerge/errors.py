@@ -10,7 +10,7 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 ├── PublishError           the target cannot be written
 │   └── TargetMovedError   the target changed while the merge ran
 ├── CardError              a model card, a template or a lock file cannot be read or is refused
-├── LicenceError           the parents' licences do not allow the merge, or somebody has to decide
+├── LicenceError           the parents' licences do not allow the merge; somebody has to decide
 └── HubServerError         the local Hub could not start
 """
 
@@ -24,7 +24,7 @@ class HubmergeError(Exception):
 
     Attributes:
         hint: What to do next, as a sentence or a command line; printed on its own line.
-        exit_code: The exit status of the CLI.
+        exit_code: The exit status of the CLI: 3 where a person has to decide, 1 for everything else.
     """
 
     exit_code = 1
@@ -84,7 +84,9 @@ class CardError(HubmergeError):
 
 
 class LicenceError(HubmergeError):
-    """The parents' licences do not allow a merge to be published."""
+    """The parents' licences do not allow a merge to be published; a person may decide otherwise."""
+
+    exit_code = 3
 
 
 class HubServerError(HubmergeError):

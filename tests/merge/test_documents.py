@@ -113,6 +113,7 @@ def test_licences_that_forbid_a_merge_stop_it_until_somebody_chooses(tmp_path: P
     recipe = whole("linear", *[(model, {"weight": 1}) for model in models])
     with pytest.raises(LicenceError) as caught:
         merge_to_folder(recipe, tmp_path / "out")
+    assert caught.value.exit_code == 3
     assert caught.value.hint == 'If you may publish it all the same, say so: --license ID --license-reason "..."'
     assert not (tmp_path / "out").exists()
     choice = LicenceChoice("other", "Both authors agreed in writing.")
