@@ -113,7 +113,10 @@ class LocalFiles:
             yield from (Path(parent, name) for name in names if not name.startswith("."))
 
     def _is_own_file(self, path: Path) -> bool:
-        target = path.resolve()
+        try:
+            target = path.resolve()
+        except (OSError, RuntimeError):  # a link that leads to itself
+            return False
         return target.is_file() and any(target.is_relative_to(home) for home in self._homes)
 
     @cached_property

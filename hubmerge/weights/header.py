@@ -227,6 +227,8 @@ def _check_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise HeaderError(f"the tensor name {name!r} is not valid Unicode") from None
+    if any(character < " " or "\x7f" <= character < "\xa0" for character in name):
+        raise HeaderError(f"the tensor name {name!r} has control characters, which could rewrite a terminal")
 
 
 def _parse_shape(name: str, value: object) -> tuple[int, ...]:

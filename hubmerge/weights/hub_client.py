@@ -6,6 +6,7 @@ huggingface_hub speaks through httpx before version 2 and through httpx2 since; 
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from huggingface_hub import get_token
 from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session, parse_ratelimit_headers
 
-from hubmerge.errors import TransferError
+from hubmerge.errors import HubmergeError, TransferError
 
 Answer = TypeVar("Answer")
 
@@ -27,6 +29,9 @@ HTTP_ERROR: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if ba
 
 PASSING_STATUSES = frozenset({408, 425, 429})
 """Answers of the 400s that another try may mend; all of the 500s may."""
+
+SENDABLE_TOKEN = re.compile(r"[!-~]+")
+"""What an HTTP header can carry; a token that is copied with a line break or a typographic sign is not."""
 
 LONGEST_ASKED_WAIT_SECONDS = 330.0
 """The Hub counts requests in windows of 300 seconds: https://huggingface.co/docs/hub/rate-limits."""
@@ -131,6 +136,19 @@ def asked_wait_seconds(headers: Mapping[str, str]) -> float | None:
     if limit is not None and limit.remaining == 0:
         return limit.reset_in_seconds + 1.0  # it is rounded down
     return _retry_after_seconds(headers.get("retry-after", "").strip())
+
+
+def check_token(token: str | bool | None, error: type[HubmergeError]) -> None:
+    """Raises the error for a token that cannot be sent, without quoting it, as the HTTP client's own error would.
+
+    `token` is as huggingface_hub takes it: None is the stored token if there is one, False is none.
+    """
+    sent = token if isinstance(token, str) else None if token is False else get_token()
+    if sent is not None and not SENDABLE_TOKEN.fullmatch(sent):
+        raise error(
+            "the token is empty or has characters that no token has, such as a space or a line break",
+            hint="Copy it anew from https://huggingface.co/settings/tokens.",
+        )
 
 
 def offline_error() -> TransferError:

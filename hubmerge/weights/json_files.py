@@ -14,7 +14,8 @@ def read_json_object(files: Files, path: str, *, limit_bytes: int) -> dict[str, 
     """Returns the members of a JSON file.
 
     Raises:
-        SourceError: There is no such file, it is larger than `limit_bytes`, or it is not a JSON object.
+        SourceError: There is no such file, it is larger than `limit_bytes`, it is not a JSON object, or its text could
+            not be written again.
         TransferError: It did not arrive.
     """
     where = f"{files.label}/{path}"
@@ -26,7 +27,18 @@ def read_json_object(files: Files, path: str, *, limit_bytes: int) -> dict[str, 
         raise SourceError(f"{where} is not JSON: {error}") from None
     if not isinstance(members, dict):
         raise SourceError(f"{where} is not a JSON object")
+    if not _is_unicode(members):
+        raise SourceError(f"{where} holds text that is not valid Unicode")
     return members
+
+
+def _is_unicode(members: dict[str, Any]) -> bool:
+    """Returns whether no string holds half a character, which JSON can escape and UTF-8 cannot write."""
+    try:
+        json.dumps(members, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -105,7 +105,7 @@ def _checked(path: str, revision: str | None) -> ModelRef:
     path = path.rstrip("/\\") or path[:1]
     if revision is None and (cached := _CACHED_SNAPSHOT.fullmatch(path)):
         path, revision = cached[1].replace("--", "/", 1), cached[2]
-    if revision is not None and not _REVISION.fullmatch(revision):
+    if revision is not None and not is_revision(revision):
         raise SourceError(f"`{revision}` is not a revision (a branch, tag or commit) of `{path}`")
     if _looks_local(path) and revision is not None:
         raise SourceError(f"`{path}` is a local folder, which has no revision `{revision}`")
@@ -117,6 +117,11 @@ def _checked(path: str, revision: str | None) -> ModelRef:
 def is_hub_id(text: str) -> bool:
     """Returns whether a Hub repo could have that id."""
     return bool(_HUB_ID.fullmatch(text)) and not text.endswith(".git")
+
+
+def is_revision(text: str) -> bool:
+    """Returns whether a branch, tag or commit could have that name."""
+    return bool(_REVISION.fullmatch(text))
 
 
 def _looks_local(path: str) -> bool:

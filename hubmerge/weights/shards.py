@@ -210,6 +210,11 @@ def _disk_error(part: Path, error: OSError, *, needed_bytes: int) -> PublishErro
     if error.errno not in DISK_FULL:
         return PublishError(f"cannot write {part}: {error.strerror}")
     free_bytes = shutil.disk_usage(part.parent).free
+    if error.errno == errno.EFBIG and free_bytes >= needed_bytes:
+        return PublishError(
+            f"{part} would be larger than its file system or `ulimit -f` allows",
+            hint="Write smaller shards (--shard-size), or choose another folder.",
+        )
     return PublishError(
         f"{part.name} needs {needed_bytes:,} bytes more, but {part.parent} has {free_bytes:,} free",
         hint="Free some space, choose another folder, or write smaller shards.",

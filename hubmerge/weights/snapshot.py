@@ -10,7 +10,7 @@ from huggingface_hub.hf_api import RepoFile
 from hubmerge.errors import SourceError
 from hubmerge.version import __version__
 from hubmerge.weights.files import FileEntry, Files, LocalFiles
-from hubmerge.weights.hub_client import HASTY, retried
+from hubmerge.weights.hub_client import HASTY, check_token, retried
 from hubmerge.weights.hub_errors import HUB_FAILURES, explain
 from hubmerge.weights.hub_files import HubFiles
 from hubmerge.weights.reference import ModelRef
@@ -52,6 +52,7 @@ def _open_folder(ref: ModelRef) -> Snapshot:
 
 
 def _open_repo(ref: ModelRef, *, token: str | bool | None) -> Snapshot:
+    check_token(token, SourceError)
     try:
         api = HfApi(token=token, library_name="hubmerge", library_version=__version__)
         info = retried(

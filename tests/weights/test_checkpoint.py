@@ -174,6 +174,7 @@ def test_a_tensor_that_is_only_in_the_index_is_refused(tmp_path: Path) -> None:
         (b"{", "is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         (b"[]", "is not a JSON object"),
         (b"[" * 100_000, "is not JSON: it is nested too deeply"),
+        (rb'{"architectures": ["\ud800"]}', "holds text that is not valid Unicode"),
     ],
 )
 def test_a_broken_config_is_refused(tmp_path: Path, config: bytes, problem: str) -> None:

@@ -119,6 +119,13 @@ def test_a_name_that_is_half_a_character_is_refused() -> None:
     assert refusal(raw) == r"the tensor name '\ud800' is not valid Unicode"
 
 
+@pytest.mark.parametrize("escaped", [r"a\u001b[31m", r"a\nb", r"\u0000", r"\u009b2J"])
+def test_a_name_that_would_steer_a_terminal_is_refused(escaped: str) -> None:
+    name = json.loads(f'"{escaped}"')
+    raw = file_of(f'{{"{escaped}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}')
+    assert refusal(raw) == f"the tensor name {name!r} has control characters, which could rewrite a terminal"
+
+
 def test_deep_nesting_is_refused() -> None:
     assert refusal(file_of("[" * 1_000_000)) == "the header is nested too deeply"
 
@@ -205,7 +212,7 @@ def test_a_dtype_without_whole_bytes_has_no_item_size() -> None:
         item_size("F4")
 
 
-NAMES = st.text(st.characters(codec="utf-8")).filter(lambda name: name != "__metadata__")
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])).filter(lambda name: name != "__metadata__")
 DTYPES = st.sampled_from([dtype for dtype, bits in ITEM_BITS.items() if bits >= 8])
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 TENSORS = st.lists(st.tuples(NAMES, DTYPES, SHAPES), unique_by=lambda tensor: tensor[0])

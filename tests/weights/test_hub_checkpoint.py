@@ -154,6 +154,15 @@ def test_a_bad_token_is_named(repo: str) -> None:
     assert error.hint == "Run `hf auth login`. HF_TOKEN, if set, goes before it."
 
 
+@pytest.mark.parametrize("broken", ["", " ", "hf_secret\n", "hf_secret x", "hf_s\xe9cret"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(hub: LocalHub, repo: str, broken: str) -> None:
+    hub.requests.clear()
+    error = refusal(ModelRef(repo), token=broken)
+    assert str(error) == "the token is empty or has characters that no token has, such as a space or a line break"
+    assert error.hint == "Copy it anew from https://huggingface.co/settings/tokens."
+    assert list(hub.requests) == []
+
+
 def test_a_name_that_no_repo_can_have_is_neither_folder_nor_model() -> None:
     assert str(refusal(ModelRef("a/b/c"))) == "'a/b/c' is neither a folder nor a possible name of a model on the Hub"
 

@@ -73,6 +73,7 @@ def test_hidden_and_broken_files_do_not_count(tmp_path: Path) -> None:
     write(tmp_path / ".hidden")
     write(tmp_path / "config.json")
     (tmp_path / "broken").symlink_to("nowhere")
+    (tmp_path / "endless").symlink_to("endless")
     assert list(LocalFiles(tmp_path).entries()) == ["config.json"]
 
 

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import random
+import resource
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -112,6 +114,21 @@ def test_a_shard_that_no_disk_can_hold_says_what_is_needed_and_leaves_nothing(tm
     assert message.startswith(f"x.part needs 1,125,899,906,842,624 bytes more, but {tmp_path} has ")
     assert message.endswith(" free")
     assert caught.value.hint == "Free some space, choose another folder, or write smaller shards."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_above_the_limit_of_a_file_is_told_from_a_full_disk(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(PublishError) as caught:
+            ShardFile.create(tmp_path / "x", b"", size_bytes=2_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(caught.value) == f"{tmp_path}/x.part would be larger than its file system or `ulimit -f` allows"
+    assert caught.value.hint == "Write smaller shards (--shard-size), or choose another folder."
     assert list(tmp_path.iterdir()) == []
 
 

@@ -104,4 +104,5 @@ def _warn_of_base(method: Method, base: Source | None, slice_: Slice, remarks: R
     for source in slice_.sources:
         if source not in tuned and source.parameters:
             names = " and ".join(source.parameters)
-            remarks.warnings.append(f"{source.where}: {names} has no effect on the base model")
+            have = "has" if len(source.parameters) == 1 else "have"
+            remarks.warnings.append(f"{source.where}: {names} {have} no effect on the base model")

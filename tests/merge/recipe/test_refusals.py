@@ -216,6 +216,11 @@ def test_a_weight_of_the_base_has_no_effect() -> None:
     assert warnings(text) == ("models[0] (line 4): weight has no effect on the base model",)
 
 
+def test_two_parameters_of_the_base_have_none() -> None:
+    text = changed(TIES, "  - model: org/base\n", "  - model: org/base\n    parameters: {weight: 1, density: 1}\n")
+    assert warnings(text) == ("models[0] (line 4): weight and density have no effect on the base model",)
+
+
 def test_lenient_reading_warns_of_unknown_keys() -> None:
     text = changed(TIES, "density", "densty") + "colour: red\n"
     assert load_recipe(text, lenient=True).warnings == (
