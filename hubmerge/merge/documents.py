@@ -105,7 +105,7 @@ def write_documents(
     """Returns the writer of a merge's documents, the donor's small files read and the licence decided.
 
     Raises:
-        LicenceError: The parents' licences forbid a merge, and nobody chose otherwise.
+        LicenceError: The parents' licences forbid to publish a merge, and nobody chose otherwise.
     """
     parents = parents_of(plan, checkpoints)
     return Documents(
@@ -125,13 +125,18 @@ def decide_licence(
 ) -> LicenceDecision:
     """Returns the licence that follows from the parents', or the chosen one.
 
+    Args:
+        parents: All of them.
+        choice: What a person chose, who may know more than cards say.
+        repo_id: Where the merge is published; None for a folder, in which anybody may merge anything.
+
     Raises:
-        LicenceError: The parents' licences forbid a merge, and nobody chose otherwise.
+        LicenceError: The parents' licences forbid to publish a merge, and nobody chose otherwise.
     """
     derived = join_licences([parent_licence(parent) for parent in parents], repo_id=repo_id)
     if choice is not None:
         return override_licence(derived, license=choice.license, reason=choice.reason)
-    if derived.outcome is Outcome.FORBIDDEN:
+    if derived.outcome is Outcome.FORBIDDEN and repo_id is not None:
         raise LicenceError(
             f"the parents' licences do not allow to publish a merge: {' '.join(derived.reasons)}",
             hint='If you may publish it all the same, say so: --license ID --license-reason "..."',

@@ -14,7 +14,7 @@ from hubmerge.errors import LicenceError
 from hubmerge.merge.describe import merge_facts, parents_of
 from hubmerge.merge.documents import LicenceChoice, decide_licence
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe
+from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge, plan_recipe
 from hubmerge.merge.side_files import donor_files
 from tests.checkpoints import write_tensors
 from tests.merge.recipes import whole
@@ -108,14 +108,24 @@ def test_the_context_length_may_stand_in_the_text_config(tmp_path: Path) -> None
     assert facts_of(whole("passthrough", model)).context_length == 77
 
 
-def test_licences_that_forbid_a_merge_stop_it_until_somebody_chooses(tmp_path: Path) -> None:
-    models = [licensed(tmp_path / "gpl", "gpl-3.0"), licensed(tmp_path / "nc", "cc-by-nc-4.0")]
-    recipe = whole("linear", *[(model, {"weight": 1}) for model in models])
+def clashing(folder: Path) -> dict[str, Any]:
+    models = [licensed(folder / "gpl", "gpl-3.0"), licensed(folder / "nc", "cc-by-nc-4.0")]
+    return whole("linear", *[(model, {"weight": 1}) for model in models])
+
+
+def test_licences_that_forbid_a_merge_stop_its_publication_before_the_hub_is_asked(tmp_path: Path) -> None:
     with pytest.raises(LicenceError) as caught:
-        merge_to_folder(recipe, tmp_path / "out")
+        merge_and_push(clashing(tmp_path), "somebody/merged")
     assert caught.value.exit_code == 3
     assert caught.value.hint == 'If you may publish it all the same, say so: --license ID --license-reason "..."'
-    assert not (tmp_path / "out").exists()
+
+
+def test_a_chosen_licence_and_its_reason_stand_in_the_card(tmp_path: Path) -> None:
     choice = LicenceChoice("other", "Both authors agreed in writing.")
-    merge_to_folder(recipe, tmp_path / "out", options=MergeOptions(licence=choice))
+    merge_to_folder(clashing(tmp_path), tmp_path / "out", options=MergeOptions(licence=choice))
     assert "Both authors agreed in writing." in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_folder_may_hold_a_merge_that_may_not_be_published(tmp_path: Path) -> None:
+    merge_to_folder(clashing(tmp_path), tmp_path / "out")
+    assert "\nlicense:" not in (tmp_path / "out" / "README.md").read_text()
