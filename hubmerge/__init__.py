@@ -1,10 +1,11 @@
 """Merge language models from Hub to Hub: plan, stream, publish.
 
-import hubmerge
+Example:
+    import hubmerge
 
-plan = hubmerge.build_plan("recipe.yml")
-hubmerge.merge_to_folder("recipe.yml", "merged-7b")
-hubmerge.merge_and_push("recipe.yml", "me/merged-7b")
+    plan = hubmerge.build_plan("recipe.yml")
+    hubmerge.merge_to_folder("recipe.yml", "merged-7b")
+    hubmerge.merge_and_push("recipe.yml", "me/merged-7b")
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hubmerge.merge.pipeline import MergeOptions, OpenMerge
     from hubmerge.publish import Published
 
+Command = Callable[..., None]
+
 INTERRUPTED = 130
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -60,53 +62,60 @@ def _fail(message: str, hint: str | None, exit_code: int) -> None:
     sys.exit(exit_code)
 
 
-def _merge_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that every command with a recipe has."""
-    for option in reversed(
-        [
-            click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
-            click.option(
-                "--seed",
-                type=click.IntRange(min=0),
-                metavar="NUMBER",
-                help="Seed of random masks, in place of the recipe's (default 0).",
-            ),
-            click.option("--shard-size", type=size, default="4GB", show_default=True, help="Largest output file."),
-            click.option(
-                "--source-token", metavar="TOKEN", envvar="HUBMERGE_SOURCE_TOKEN", help="For reading the parents."
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Returns the decorator that gives a command these options, which its help lists in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def _run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of commands that merge."""
-    for option in reversed(
-        [
-            click.option(
-                "--threads", type=click.IntRange(min=1), help="Tensors merged at a time [default: the cores]."
-            ),
-            click.option(
-                "--read-ahead", type=size, help="Memory for tensors on their way from the Hub [default: 537MB]."
-            ),
-            click.option(
-                "--connections", type=click.IntRange(1, 64), help="Requests to the Hub at a time [default: 8]."
-            ),
-            click.option(
-                "--license", "license_id", metavar="ID", help="Publish under this licence, not the derived one."
-            ),
-            click.option("--license-reason", metavar="TEXT", help="Why; printed in the model card."),
-            click.option(
-                "--template", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Own card template."
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-            click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
-        ]
-    ):
-        command = option(command)
-    return command
+_recipe_options = _adding(
+    click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        metavar="NUMBER",
+        help="Seed of random masks, in place of the recipe's (default 0).",
+    ),
+    click.option(
+        "--shard-size", type=size, default="4GB", show_default=True, help="Most bytes of tensors in one output file."
+    ),
+    click.option(
+        "--source-token",
+        metavar="TOKEN",
+        envvar="HUBMERGE_SOURCE_TOKEN",
+        show_envvar=True,
+        help="For reading the parents, in place of the stored token.",
+    ),
+)
+"""Of every command with a recipe."""
+
+_run_options = _adding(
+    click.option(
+        "--threads", type=click.IntRange(min=1), metavar="NUMBER", help="Tensors merged at a time [default: the cores]."
+    ),
+    click.option("--read-ahead", type=size, help="Memory for tensors on their way from the Hub [default: 537MB]."),
+    click.option(
+        "--connections",
+        type=click.IntRange(1, 64),
+        metavar="NUMBER",
+        help="Requests to the Hub at a time [default: 8].",
+    ),
+    click.option("--license", "license_id", metavar="ID", help="Publish under this licence, not the derived one."),
+    click.option("--license-reason", metavar="TEXT", help="Why under that licence; printed in the model card."),
+    click.option(
+        "--template",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Template of the model card, in place of the shipped one.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
+)
+"""Of the commands that merge."""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -126,7 +135,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@_merge_options
+@_recipe_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(recipe: Path, as_json: bool, **given: Any) -> None:
     """Show what RECIPE would do, without reading any weights.
@@ -151,7 +160,7 @@ def plan(recipe: Path, as_json: bool, **given: Any) -> None:
 @main.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("out_dir", type=click.Path(file_okay=False, path_type=Path))
-@_merge_options
+@_recipe_options
 @_run_options
 def merge(recipe: Path, out_dir: Path, as_json: bool, quiet: bool, **given: Any) -> None:
     """Merge by RECIPE into the folder OUT_DIR.
@@ -178,8 +187,14 @@ def merge(recipe: Path, out_dir: Path, as_json: bool, quiet: bool, **given: Any)
 )
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
 @click.option("--commit-message", metavar="TEXT", help="Title of the commit or the pull request.")
-@click.option("--target-token", metavar="TOKEN", envvar="HUBMERGE_TARGET_TOKEN", help="For writing to REPO_ID.")
-@_merge_options
+@click.option(
+    "--target-token",
+    metavar="TOKEN",
+    envvar="HUBMERGE_TARGET_TOKEN",
+    show_envvar=True,
+    help="For writing to REPO_ID, in place of the stored token.",
+)
+@_recipe_options
 @_run_options
 def merge_and_push(  # one option a parameter
     recipe: Path,
@@ -204,6 +219,8 @@ def merge_and_push(  # one option a parameter
     """
     from hubmerge.merge.pipeline import merge_and_push as run
 
+    if create_pr and revision != "main":
+        raise click.UsageError("--create-pr goes to main: leave out --revision")
     with _display(quiet=quiet, pushes=True) as display:
         published = run(
             recipe,
@@ -231,10 +248,22 @@ def hub() -> None:
 
 @hub.command()
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="It is not hardened for the open internet.")
 @click.option(
-    "--transport", type=click.Choice(["xet", "lfs"]), default="xet", show_default=True, help="How files travel."
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="NUMBER",
+    default=8000,
+    show_default=True,
+    help="0 takes a free one.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; the Hub is not hardened for the open internet.",
+)
+@click.option(
+    "--transport", type=click.Choice(["xet", "lfs"]), default="xet", show_default=True, help="How large files travel."
 )
 def serve(folder: Path, port: int, host: str, transport: Literal["xet", "lfs"]) -> None:
     """Serve a local Hub from DIR, which keeps its repos, until Ctrl-C.
@@ -260,7 +289,7 @@ def _options(given: dict[str, Any]) -> MergeOptions:
     from hubmerge.merge.stream import StreamOptions
 
     licence, reason = given.get("license_id"), given.get("license_reason")
-    if (licence is None) != (reason is None):
+    if bool(licence) != bool(reason):
         raise click.UsageError("--license and --license-reason go together")
     stream = {
         "threads": given.get("threads"),

@@ -17,6 +17,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from hubmerge.cli import main
+from hubmerge.display import size_text
+from hubmerge.merge.stream import StreamOptions
 from hubmerge.weights.header import build_header
 from tests.checkpoints import write_llama, write_tensors
 
@@ -215,6 +217,13 @@ def test_the_help_of_every_command_ends_in_examples_that_parse(names: tuple[str,
         assert program == "hubmerge"
         words = max((words for words in COMMANDS if tuple(arguments[: len(words)]) == words), key=len)
         COMMANDS[words].make_context(words[-1], arguments[len(words) :])
+
+
+def test_the_help_states_the_defaults_that_hold() -> None:
+    stated = {option.name: getattr(option, "help", "") for option in COMMANDS["merge",].params}
+    defaults = StreamOptions(threads=1)
+    assert f"[default: {size_text(defaults.read_ahead_bytes).replace(' ', '')}]" in stated["read_ahead"]
+    assert f"[default: {defaults.connections}]" in stated["connections"]
 
 
 def test_help_needs_neither_torch_nor_the_hub_client() -> None:
