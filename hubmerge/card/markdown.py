@@ -66,7 +66,7 @@ def model(parent: ParentFacts) -> Markdown:
 def count(number: int) -> Markdown:
     """Returns a large number in three digits: 7,241,732,096 is "7.24 billion"."""
     for size, name in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
-        if number >= size:
+        if number >= 0.9995 * size:  # three digits round that up to 1
             return Markdown(f"{number / size:.3g} {name}")
     return thousands(number)
 
