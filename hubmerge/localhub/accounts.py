@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from hubmerge.localhub.jsonfile import read_json, write_json
+from hubmerge.localhub.json_file import read_json, write_json
 from hubmerge.localhub.names import is_account_name
 from hubmerge.localhub.records import Repo
 from hubmerge.localhub.refusals import bad_request, invalid_credentials

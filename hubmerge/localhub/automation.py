@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hubmerge.localhub.jsonfile import read_json, write_json
+from hubmerge.localhub.json_file import read_json, write_json
 from hubmerge.localhub.records import Repo, timestamp
 
 Record = dict[str, Any]

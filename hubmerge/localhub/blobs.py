@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from hubmerge.localhub.gitobjects import lfs_pointer, object_id
+from hubmerge.localhub.git_objects import lfs_pointer, object_id
 from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import bad_request
 

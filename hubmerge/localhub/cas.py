@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from hubmerge.localhub.refusals import Refusal, bad_request, forbidden
 from hubmerge.localhub.signing import UrlSigner
-from hubmerge.localhub.xet_byteranges import send_range, send_ranges
+from hubmerge.localhub.xet_byte_ranges import send_range, send_ranges
 from hubmerge.localhub.xet_format import (
     MAX_SHARD_BYTES,
     MAX_XORB_BYTES,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hubmerge.localhub.jsonfile import read_json, write_json
+from hubmerge.localhub.json_file import read_json, write_json
 from hubmerge.localhub.records import Repo, timestamp
 from hubmerge.localhub.refusals import Refusal
 from hubmerge.localhub.repos import RepoStore

@@ -17,7 +17,7 @@ from hubmerge.localhub.options import HubOptions, Transport
 
 if TYPE_CHECKING:
     from hubmerge.localhub.faults import Faults
-    from hubmerge.localhub.requestlog import RequestLog
+    from hubmerge.localhub.request_log import RequestLog
 
 DEFAULT_OPTIONS = HubOptions()
 

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hubmerge.localhub.gitobjects import commit_id, tree_ids
-from hubmerge.localhub.jsonfile import read_json, write_json
+from hubmerge.localhub.git_objects import commit_id, tree_ids
+from hubmerge.localhub.json_file import read_json, write_json
 from hubmerge.localhub.names import is_commit_id
 from hubmerge.localhub.records import Commit, FileEntry, Repo, Tree, timestamp
 from hubmerge.localhub.refusals import revision_not_found

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from starlette.responses import JSONResponse, Response
 
 from hubmerge.localhub.call import Call
-from hubmerge.localhub.fileanswer import file_answer
+from hubmerge.localhub.file_answer import file_answer
 from hubmerge.localhub.names import check_sha256
 from hubmerge.localhub.records import Repo
 from hubmerge.localhub.refusals import Refusal, bad_request

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from hubmerge.localhub.call import Call
 from hubmerge.localhub.faults import Faults
 from hubmerge.localhub.refusals import bad_request
-from hubmerge.localhub.requestlog import RequestLog
+from hubmerge.localhub.request_log import RequestLog
 from hubmerge.localhub.router import Endpoint
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from hubmerge.localhub.call import Call
-from hubmerge.localhub.fileanswer import file_answer
+from hubmerge.localhub.file_answer import file_answer
 from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import entry_not_found
 from hubmerge.localhub.router import Endpoint

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from hubmerge.localhub.call import Call
-from hubmerge.localhub.gitobjects import tree_ids
+from hubmerge.localhub.git_objects import tree_ids
 from hubmerge.localhub.pages import page_of
 from hubmerge.localhub.records import Commit, Repo, Tree
 from hubmerge.localhub.refusals import entry_not_found

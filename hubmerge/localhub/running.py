@@ -12,7 +12,7 @@ import uvicorn
 from hubmerge.errors import HubServerError
 from hubmerge.localhub.faults import Faults
 from hubmerge.localhub.options import HubOptions
-from hubmerge.localhub.requestlog import RequestLog
+from hubmerge.localhub.request_log import RequestLog
 from hubmerge.localhub.server import build_app
 from hubmerge.localhub.state import State, lock_folder, open_state
 

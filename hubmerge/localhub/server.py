@@ -38,7 +38,7 @@ from hubmerge.localhub.call import Call
 from hubmerge.localhub.faults import FaultInjection, Faults
 from hubmerge.localhub.limits import Bandwidth, BandwidthLimit, RequestBudget
 from hubmerge.localhub.refusals import Refusal
-from hubmerge.localhub.requestlog import RequestLog, RequestLogging
+from hubmerge.localhub.request_log import RequestLog, RequestLogging
 from hubmerge.localhub.router import Endpoint, Match, find_endpoint
 from hubmerge.localhub.state import State
 

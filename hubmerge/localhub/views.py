@@ -10,12 +10,12 @@ from typing import Any
 from hubmerge.localhub import cards
 from hubmerge.localhub.commits import conflicting_files, pull_request_trees
 from hubmerge.localhub.discussions import Discussion
-from hubmerge.localhub.gitobjects import lfs_pointer
+from hubmerge.localhub.git_objects import lfs_pointer
 from hubmerge.localhub.names import web_prefix
 from hubmerge.localhub.records import Commit, FileEntry, Repo, Tree
 from hubmerge.localhub.safetensors_headers import parameter_counts, read_header
 from hubmerge.localhub.state import State
-from hubmerge.localhub.textdiff import tree_diff
+from hubmerge.localhub.text_diff import tree_diff
 
 
 def repo_view(state: State, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from hubmerge.localhub.jsonfile import read_json, write_json
+from hubmerge.localhub.json_file import read_json, write_json
 from hubmerge.localhub.xet_format import Chunk, FileInfo, Term, XetFormatError, is_hash, scan_xorb, unpack_chunk
 
 # A xorb of 64 MiB has about 1,000 chunks, 150 kB of them here; 64 xorbs cover 4 GB of file.

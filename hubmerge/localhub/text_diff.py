@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from hubmerge.localhub.changes import changed_paths
-from hubmerge.localhub.gitobjects import lfs_pointer
+from hubmerge.localhub.git_objects import lfs_pointer
 from hubmerge.localhub.records import FileEntry, Tree
 
 _NO_FILE = "/dev/null"

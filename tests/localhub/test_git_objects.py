@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.localhub.gitobjects import commit_id, lfs_pointer, object_id, tree_ids
+from hubmerge.localhub.git_objects import commit_id, lfs_pointer, object_id, tree_ids
 
 FILES = {"a.txt": b"a\n", "a/b.txt": b"b\n", "a/c/d.txt": b"", "a-b": b"sorts before a/\n", "z/y": b"\0\xff"}
 
