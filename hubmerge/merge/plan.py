@@ -148,7 +148,11 @@ def build_plan(
         config=model.config,
         shards=shards,
         layer_count=layer_count,
-        notes=(*recipe.warnings, *_checkpoint_notes(checkpoints), *sentences(findings.notes)),
+        notes=(
+            *recipe.warnings,
+            *(note for checkpoint in checkpoints.values() for note in checkpoint.notes),
+            *sentences(findings.notes),
+        ),
     )
 
 
@@ -257,10 +261,6 @@ def _parent(checkpoint: Checkpoint, read_bytes: int) -> Parent:
 
 def _version(entry: FileEntry) -> str | int | None:
     return entry.sha256 or entry.blob_id or entry.modified_ns
-
-
-def _checkpoint_notes(checkpoints: Mapping[ModelRef, Checkpoint]) -> list[str]:
-    return [f"{checkpoint.files.label}: {note}" for checkpoint in checkpoints.values() for note in checkpoint.notes]
 
 
 def _shard(filename: str, tensors: Sequence[PlannedTensor]) -> ShardPlan:

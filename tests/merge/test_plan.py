@@ -212,6 +212,14 @@ def test_what_just_the_base_has_is_carried_over_in_the_stated_dtype_and_noted(tm
     assert {dtypes_of(plan)[name] for name in tower} == {"F16"}
 
 
+def test_what_is_odd_about_a_parent_s_files_is_noted_once(tmp_path: Path, llamas: Llamas) -> None:
+    odd = write_changed(tmp_path / "odd", llamas[0], {})
+    (odd / "model.safetensors.index.json").write_text("{}")
+    assert plan_recipe(whole("passthrough", odd)).notes == (
+        f"{odd} has model.safetensors and model.safetensors.index.json; the first is used, as transformers does",
+    )
+
+
 def test_what_just_another_model_has_is_left_out_and_noted(tmp_path: Path, llamas: Llamas) -> None:
     other = write_changed(tmp_path / "other", llamas[1], {"value_head.weight": ones(1, 16)})
     plan = plan_recipe(whole("linear", (llamas[0], HALF), (other, HALF)))
