@@ -1,4 +1,4 @@
-"""A user, her repos, and a second Hub without Xet."""
+"""A user, her repos, a second Hub without Xet, and a Xet store on its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import http.client
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
 
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.options import HubOptions
+from tests.localhub.xet_stub import Server, StubHub, serving
 
 _numbers = itertools.count()
 
@@ -71,3 +73,14 @@ def lfs_api(lfs_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> HfApi:
     """A client of the Hub without Xet, in the state in which HF_HUB_DISABLE_XET=1 puts it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     return HfApi(endpoint=lfs_hub.endpoint, token=lfs_hub.token)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def stub(server: Server, tmp_path: Path) -> StubHub:
+    return server.new_stub(tmp_path / "cas")

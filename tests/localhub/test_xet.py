@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,13 @@ import pytest
 
 from hubmerge.localhub.cas import XetCas
 from hubmerge.localhub.xet_format import scan_xorb
-from tests.localhub.xet_stub import Server, StubHub, serving
+from tests.localhub.xet_stub import StubHub
 
 hf_xet = pytest.importorskip("hf_xet")
 
 MIB = 1024 * 1024
 MULTI_RANGE = {"client.enable_multirange_fetching": True}
 FIRST_API = {"client.reconstruction_api_version": 1, "client.shard_api_version": 1}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def stub(server: Server, tmp_path: Path) -> StubHub:
-    return server.new_stub(tmp_path / "cas")
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,20 +12,9 @@ import pytest
 from hubmerge.localhub.cas import XetCas
 from hubmerge.localhub.xet_format import XetFormatError
 from tests.localhub.test_xet_format import BOOKEND, HELLO, SHARD_HEADER, WORLD, record
-from tests.localhub.xet_stub import Server, StubHub, serving
+from tests.localhub.xet_stub import StubHub
 
 XORB, OTHER, FILE = "11" * 32, "22" * 32, "33" * 32
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def stub(server: Server, tmp_path: Path) -> StubHub:
-    return server.new_stub(tmp_path / "cas")
 
 
 def shard_of(*, stop: int = 2, unpacked_bytes: int = 11, xorb: str = XORB) -> bytes:
