@@ -15,10 +15,11 @@ from hubmerge.card.render import render_card
 from hubmerge.card.validate import validate_card
 from hubmerge.errors import LicenceError
 from hubmerge.merge.describe import lock_facts, merge_facts, parents_of
-from hubmerge.merge.plan import INDEX_FILENAME, Plan
+from hubmerge.merge.plan import Plan
 from hubmerge.merge.side_files import donor_files
 from hubmerge.publish import StagedShard
 from hubmerge.weights.checkpoint import Checkpoint
+from hubmerge.weights.shard_index import INDEX_FILE
 
 CARD_FILENAME = "README.md"
 RECIPE_FILENAME = "mergekit_config.yml"
@@ -151,7 +152,7 @@ def model_files(plan: Plan) -> dict[str, bytes]:
         weight_map = {tensor.info.name: shard.filename for shard in plan.shards for tensor in shard.tensors}
         total = sum(tensor.info.size_bytes for tensor in plan.tensors)
         metadata = {"total_size": total, "total_parameters": plan.parameter_count}
-        files[INDEX_FILENAME] = _json({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
+        files[INDEX_FILE] = _json({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
     return files
 
 

@@ -25,8 +25,6 @@ from hubmerge.weights.shard_index import SINGLE_FILE
 DEFAULT_SHARD_BYTES = 4_000_000_000
 """Two shards on disk at a time fit a small CI runner with room to spare; a 7B model in bf16 has four."""
 
-INDEX_FILENAME = "model.safetensors.index.json"
-
 
 @dataclass(frozen=True)
 class OutputTensor:
