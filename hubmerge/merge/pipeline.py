@@ -152,11 +152,12 @@ def _run(merge: OpenMerge, publisher: Publisher, *, target: str, is_repo: bool, 
     )
     try:
         staged = publisher.open()
-        for warning in documents.check(publisher.existing(CARD_FILENAME)):
+        previous_card = publisher.existing(CARD_FILENAME)
+        for warning in documents.check(previous_card):
             progress.say(f"The Hub says of the model card: {warning}")
         progress.begin(merge.plan)
         shards = _make_shards(merge, publisher, staged, progress)
-        return publisher.publish(shards, documents.files(shards, publisher.existing(CARD_FILENAME)))
+        return publisher.publish(shards, documents.files(shards, previous_card))
     finally:
         publisher.close()
 

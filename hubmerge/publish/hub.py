@@ -5,33 +5,40 @@ being swept as unreferenced uploads, and lets a later run see what has arrived. 
 branch that copies the staged shards server-side, adds the small files and deletes the weights that the merge
 replaces, guarded by the head that the target had when the run began. A pull request is its own staging branch:
 readers of the target never see it.
+
+Every step may be repeated: it first looks for what an earlier attempt, whose answer was lost on the way, has done.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from hubmerge.errors import PublishError, TargetMovedError
+from hubmerge.errors import PublishError
 from hubmerge.publish.publisher import Published, StagedShard
+from hubmerge.publish.refusals import FAILURES, explain
+from hubmerge.version import __version__
+from hubmerge.weights.hub_client import HASTY, PATIENT, check_token, retried
+from hubmerge.weights.reference import is_revision
 from hubmerge.weights.shards import FinishedShard
 
+DEFAULT_BRANCH = "main"
 FINGERPRINT_CHARACTERS = 12
-STAGE_ATTEMPTS = 4
-RETRY_SECONDS = 1.0
-"""Before the first retry of a staging commit; doubled each time. The client itself retries uploads, but not commits."""
 INDEX_FILENAME = "model.safetensors.index.json"
 WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json")
 """Files of the target that a new merge replaces as a whole; all others are kept unless the merge writes them."""
+
+EXISTS = 409
 
 CommitOperation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
@@ -43,13 +50,13 @@ class HubTarget:
     Attributes:
         private: Visibility of a repo that has to be created; None for the account's default. An existing repo keeps
             its own.
-        create_pr: Open a pull request instead of committing to `revision`.
+        create_pr: Open a pull request instead of committing to `revision`, which then must be main.
         message: Title of the commit or pull request.
     """
 
     repo_id: str
     message: str
-    revision: str = "main"
+    revision: str = DEFAULT_BRANCH
     private: bool | None = None
     create_pr: bool = False
 
@@ -64,112 +71,137 @@ class HubPublisher:
 
     def __init__(self, target: HubTarget, *, fingerprint: str, token: str | None = None) -> None:
         self._target = target
-        self._api = HfApi(token=token, library_name="hubmerge")
+        self._repo = target.repo_id
+        self._token = token
+        self._api = HfApi(token=token, library_name="hubmerge", library_version=__version__)
         self._branch = f"hubmerge/{fingerprint[:FINGERPRINT_CHARACTERS]}"
         self._staging_folder = f".{self._branch}"
         self._staging = self._branch
         self._head = ""
-        self._temporary = tempfile.TemporaryDirectory(prefix="hubmerge-")
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def workspace(self) -> Path:
-        """A temporary folder (TMPDIR chooses the disk)."""
+        """A temporary folder (TMPDIR chooses the disk), there from `open` to `close`."""
+        assert self._temporary is not None, "open comes first"
         return Path(self._temporary.name)
 
     def open(self) -> Mapping[str, StagedShard]:
         """Creates the repo and the staging branch if need be; what a token may not do is found out here."""
+        self._check_target()
         with self._explained("open"):
-            self._create_repo()
-            self._head = self._open_revision()
-            self._staging = self._open_pull_request() if self._target.create_pr else self._open_branch()
-            return self._staged_shards()
+            self._temporary = tempfile.TemporaryDirectory(prefix="hubmerge-")
+            return retried(self._open, policy=HASTY)
+
+    def _check_target(self) -> None:
+        if self._target.create_pr and self._target.revision != DEFAULT_BRANCH:
+            raise PublishError("a pull request goes to main", hint="Leave out --revision or --create-pr.")
+        if "/" not in self._repo:
+            raise PublishError(f"{self._repo!r} does not say whose repo it is", hint="Name it OWNER/NAME.")
+        if not is_revision(self._target.revision):
+            raise PublishError(f"{self._target.revision!r} cannot be a branch", hint="Name another --revision.")
+        check_token(self._token, PublishError)
+
+    def _open(self) -> dict[str, StagedShard]:
+        self._create_repo()
+        self._head = self._open_revision()
+        self._staging = self._open_pull_request() if self._target.create_pr else self._open_branch()
+        return self._staged_shards()
 
     def existing(self, path: str) -> bytes | None:
         """Returns a small file of the target branch at its head."""
         with self._explained("read from"):
-            if not self._api.file_exists(self._target.repo_id, path, revision=self._head):
-                return None
-            return Path(self._api.hf_hub_download(self._target.repo_id, path, revision=self._head)).read_bytes()
+            return retried(lambda: self._read(path), policy=HASTY)
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return Path(self._api.hf_hub_download(self._repo, path, revision=self._head)).read_bytes()
+        except RemoteEntryNotFoundError:
+            return None
 
     def stage(self, shard: FinishedShard) -> StagedShard:
         """Commits the shard to the staging branch and deletes the local file."""
         name = shard.path.name
+        add = CommitOperationAdd(path_in_repo=f"{self._staging_folder}/{name}", path_or_fileobj=shard.path)
         with self._explained(f"upload {name} to"):
-            self._stage(shard.path)
+            # What has been uploaded stays marked in `add`: another attempt repeats the commit alone.
+            retried(lambda: self._commit([add], message=f"Stage {name}", revision=self._staging), policy=PATIENT)
         shard.path.unlink()
         return StagedShard(name, shard.size_bytes, shard.sha256)
-
-    def _stage(self, path: Path) -> None:
-        """Uploads and commits a shard; repeating that is harmless, so server errors are retried."""
-        for attempt in range(STAGE_ATTEMPTS):
-            add = CommitOperationAdd(path_in_repo=f"{self._staging_folder}/{path.name}", path_or_fileobj=path)
-            try:
-                self._commit([add], message=f"Stage {path.name}", revision=self._staging)
-            except HfHubHTTPError as error:
-                if not _is_server_error(error) or attempt == STAGE_ATTEMPTS - 1:
-                    raise
-                time.sleep(RETRY_SECONDS * 2**attempt)
-            else:
-                return
 
     def publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> Published:
         """Commits everything to the target in one step and removes what was staged."""
         with self._explained("publish to"):
-            operations = [*self._copies(shards), *self._additions(files), *self._deletions(shards)]
+            commit = retried(lambda: self._publish(shards, files), policy=PATIENT)
             if self._target.create_pr:
-                return self._publish_pull_request(operations)
-            commit = self._publish_commit(operations, shards)
-            self._api.delete_branch(self._target.repo_id, branch=self._staging)
+                return Published(self._open_for_review(), commit)
+            self._remove_staging()
             return Published(self._page(), commit)
 
-    def _publish_commit(self, operations: list[CommitOperation], shards: Sequence[StagedShard]) -> str:
-        """Returns the new head; a commit whose answer was lost on the way counts if the target shows it."""
-        revision = self._target.revision
-        try:
-            commit = self._commit(operations, message=self._target.message, revision=revision, parent_commit=self._head)
-        except HfHubHTTPError as error:
-            if _is_server_error(error) and self._has_arrived(shards):
-                return _sha(self._api.repo_info(self._target.repo_id, revision=revision))
-            raise
-        return str(commit.oid)
+    def _publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> str:
+        """Returns the commit that shows the merge to readers, or to the reviewers of the pull request."""
+        revision = self._staging if self._target.create_pr else self._target.revision
+        head = self._head_of(revision)
+        if self._has_arrived(shards, revision, head):
+            return head
+        operations = [*self._copies(shards), *self._additions(files), *self._deletions(shards, head)]
+        guard = head if self._target.create_pr else self._head
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the card, known since the beginning
+            return self._commit(operations, message=self._target.message, revision=revision, parent_commit=guard)
 
-    def _has_arrived(self, shards: Sequence[StagedShard]) -> bool:
-        published = {file.path: file.lfs.sha256 for file in self._files(self._target.revision) if file.lfs is not None}
-        return all(published.get(shard.filename) == shard.sha256 for shard in shards)
+    def _has_arrived(self, shards: Sequence[StagedShard], revision: str, head: str) -> bool:
+        """Returns whether the head of the branch is the commit of an earlier attempt."""
+        if head == self._head:
+            return False
+        latest = self._api.list_repo_commits(self._repo, revision=revision)[0]
+        if not self._target.message.startswith(latest.title):  # a title is the message's first line
+            return False
+        sha256s = {file.path: file.lfs.sha256 for file in self._files(head) if file.lfs is not None}
+        return all(sha256s.get(shard.filename) == shard.sha256 for shard in shards)
 
     def close(self) -> None:
         """Removes the temporary folder; the staging branch stays until a run has published."""
-        self._temporary.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def _create_repo(self) -> None:
         try:
-            self._api.repo_info(self._target.repo_id)
+            self._api.repo_info(self._repo)
         except RepositoryNotFoundError:
-            self._api.create_repo(self._target.repo_id, private=self._target.private, exist_ok=True)
+            self._api.create_repo(self._repo, private=self._target.private, exist_ok=True)
 
     def _open_revision(self) -> str:
         """Returns the head of the target branch, which is made from main if it does not exist."""
-        repo, revision = self._target.repo_id, self._target.revision
-        try:
-            return _sha(self._api.repo_info(repo, revision=revision))
-        except RevisionNotFoundError:
-            self._api.create_branch(repo, branch=revision)
-            return _sha(self._api.repo_info(repo, revision=revision))
+        revision = self._target.revision
+        refs = self._api.list_repo_refs(self._repo)
+        heads = {branch.name: branch.target_commit for branch in refs.branches}
+        if revision in heads:
+            return heads[revision]
+        if revision in [tag.name for tag in refs.tags]:
+            raise PublishError(f"{revision} is a tag of {self._repo}, not a branch", hint="Name another --revision.")
+        self._api.create_branch(self._repo, branch=revision)
+        return self._head_of(revision)
 
     def _open_branch(self) -> str:
-        self._api.create_branch(self._target.repo_id, branch=self._branch, revision=self._head, exist_ok=True)
+        """Returns the staging branch; a token that may not write is refused here even if the branch exists."""
+        try:
+            self._api.create_branch(self._repo, branch=self._branch, revision=self._head)
+        except HfHubHTTPError as error:
+            if error.response.status_code != EXISTS:
+                raise
         return self._branch
 
     def _open_pull_request(self) -> str:
         """Returns the ref of the draft pull request that this plan staged to before, or of a new one."""
-        repo = self._target.repo_id
-        if self._target.revision != "main":
-            raise PublishError("a pull request goes to main", hint="Leave out --revision or --create-pr.")
-        for discussion in self._api.get_repo_discussions(repo, discussion_type="pull_request"):
-            if discussion.status in ("draft", "open") and self._branch in discussion.title:
-                return str(discussion.git_reference)
+        for pull in self._api.get_repo_discussions(self._repo, discussion_type="pull_request"):
+            # Anybody may write such a title; only a pull request of one's own holds one's own shards.
+            if pull.status in ("draft", "open") and self._branch in pull.title and pull.author == self._account():
+                return str(pull.git_reference)
         title = f"{self._target.message} ({self._branch})"
-        return str(self._api.create_pull_request(repo, title=title).git_reference)
+        return str(self._api.create_pull_request(self._repo, title=title).git_reference)
+
+    def _account(self) -> str:
+        return str(self._api.whoami()["name"])
 
     def _staged_shards(self) -> dict[str, StagedShard]:
         prefix = f"{self._staging_folder}/"
@@ -180,7 +212,7 @@ class HubPublisher:
         }
 
     def _files(self, revision: str) -> Iterator[RepoFile]:
-        for entry in self._api.list_repo_tree(self._target.repo_id, recursive=True, revision=revision):
+        for entry in self._api.list_repo_tree(self._repo, recursive=True, revision=revision):
             if isinstance(entry, RepoFile):
                 yield entry
 
@@ -194,76 +226,57 @@ class HubPublisher:
     def _additions(self, files: Mapping[str, bytes]) -> list[CommitOperation]:
         return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=files[name]) for name in sorted(files)]
 
-    def _deletions(self, shards: Sequence[StagedShard]) -> list[CommitOperation]:
-        """Returns the deletion of the weights that the merge replaces: a loader would mix them with the new ones."""
+    def _deletions(self, shards: Sequence[StagedShard], head: str) -> list[CommitOperation]:
+        """Returns the deletion of what was staged in a pull request, and of the weights that the merge replaces.
+
+        A loader would mix old weights with the new ones.
+        """
         new = {shard.filename for shard in shards} | ({INDEX_FILENAME} if len(shards) > 1 else set())
-        old = (file.path for file in self._files(self._head) if "/" not in file.path)
-        return [
-            CommitOperationDelete(path) for path in sorted(old) if path.endswith(WEIGHT_SUFFIXES) and path not in new
-        ]
+        old = sorted(file.path for file in self._files(head) if "/" not in file.path and file.path not in new)
+        staged = [CommitOperationDelete(f"{self._staging_folder}/", is_folder=True)] if self._target.create_pr else []
+        return [*staged, *(CommitOperationDelete(path) for path in old if path.endswith(WEIGHT_SUFFIXES))]
 
-    def _publish_pull_request(self, operations: list[CommitOperation]) -> Published:
+    def _open_for_review(self) -> str:
+        """Returns the page of the pull request, which is a draft no longer."""
         number = int(self._staging.rsplit("/", 1)[1])
-        operations = [*operations, CommitOperationDelete(f"{self._staging_folder}/", is_folder=True)]
-        commit = self._commit(operations, message=self._target.message, revision=self._staging)
-        repo = self._target.repo_id
-        self._api.rename_discussion(repo, discussion_num=number, new_title=self._target.message)
-        self._api.change_discussion_status(repo, discussion_num=number, new_status="open")
-        return Published(f"{self._page()}/discussions/{number}", commit.oid)
+        retried(lambda: self._rename_and_open(number), policy=PATIENT)
+        return f"{self._address()}/discussions/{number}"
 
-    def _commit(self, operations: list[Any], *, message: str, revision: str, parent_commit: str | None = None) -> Any:
-        return self._api.create_commit(
-            self._target.repo_id,
+    def _rename_and_open(self, number: int) -> None:
+        self._api.rename_discussion(self._repo, discussion_num=number, new_title=self._target.message)
+        self._api.change_discussion_status(self._repo, discussion_num=number, new_status="open")
+
+    def _remove_staging(self) -> None:
+        with suppress(*FAILURES):  # a branch that stays behind does not undo what has been published
+            retried(lambda: self._api.delete_branch(self._repo, branch=self._staging), policy=HASTY)
+
+    def _commit(
+        self, operations: Sequence[Any], *, message: str, revision: str, parent_commit: str | None = None
+    ) -> str:
+        commit = self._api.create_commit(
+            self._repo,
             operations=operations,
             commit_message=message,
             revision=revision,
             parent_commit=parent_commit,
         )
+        return str(commit.oid)
+
+    def _head_of(self, revision: str) -> str:
+        return str(self._api.repo_info(self._repo, revision=revision).sha)
 
     def _page(self) -> str:
-        return f"{self._api.endpoint}/{self._target.repo_id}"
+        if self._target.revision == DEFAULT_BRANCH:
+            return self._address()
+        return f"{self._address()}/tree/{quote(self._target.revision, safe='')}"
+
+    def _address(self) -> str:
+        return f"{self._api.endpoint}/{self._repo}"
 
     @contextmanager
     def _explained(self, action: str) -> Iterator[None]:
         """Turns the Hub's refusals into sentences."""
         try:
             yield
-        except HfHubHTTPError as error:
-            raise self._refusal(error, action) from error
-        except OSError as error:
-            raise PublishError(
-                f"could not {action} {self._target.repo_id}: {error}",
-                hint="Run the same command again; it goes on from what has arrived.",
-            ) from error
-
-    def _refusal(self, error: HfHubHTTPError, action: str) -> PublishError:
-        repo = self._target.repo_id
-        status = getattr(error.response, "status_code", None)
-        if status == 401:
-            return PublishError(
-                f"cannot {action} {repo}: no valid token", hint="Log in with a write token: hf auth login"
-            )
-        if status == 403:
-            return PublishError(
-                f"cannot {action} {repo}: the token may not write there",
-                hint="Use a token with write access to it (--target-token or HF_TOKEN), or choose a repo of your own.",
-            )
-        if status == 412:
-            return TargetMovedError(
-                f"{repo} got another commit while the merge ran; nothing was published",
-                hint="Run the same command again; the finished shards are taken up from the staging branch.",
-            )
-        return PublishError(
-            f"could not {action} {repo}: the Hub answered {error.server_message or error}",
-            hint="Run the same command again; it goes on from what has arrived.",
-        )
-
-
-def _is_server_error(error: HfHubHTTPError) -> bool:
-    status = getattr(error.response, "status_code", None)
-    return status is None or status >= 500
-
-
-def _sha(info: Any) -> str:
-    assert info.sha is not None
-    return str(info.sha)
+        except FAILURES as error:
+            raise explain(error, self._repo, action, token=self._token) from error
