@@ -15,6 +15,7 @@ _HUB_NAME = r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?"
 _HUB_ID = re.compile(rf"(?:{_HUB_NAME}/)?{_HUB_NAME}", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*", re.ASCII)
 _LOCAL = re.compile(r"/|~|\\|\.{1,2}(?:[/\\]|$)|[A-Za-z]:[/\\]")
+_TRAILING = re.compile(r"[\s/\\]+\Z")
 _CACHED_SNAPSHOT = re.compile(r"(?:^|.*[/\\])models--([\w.-]+)[/\\]snapshots[/\\]([0-9a-f]{40})", re.ASCII)
 
 
@@ -102,7 +103,7 @@ def _one(text: str) -> ModelRef:
 
 
 def _checked(path: str, revision: str | None) -> ModelRef:
-    path = path.rstrip("/\\") or path[:1]
+    path = _TRAILING.sub("", path) or path[:1]
     if revision is None and (cached := _CACHED_SNAPSHOT.fullmatch(path)):
         path, revision = cached[1].replace("--", "/", 1), cached[2]
     if revision is not None and not is_revision(revision):

@@ -85,6 +85,11 @@ def test_a_folder_keeps_the_signs_in_its_name(tmp_path: Path) -> None:
     assert parse_reference(f"org/name+{tmp_path}") == ModelRef("org/name", adapter=ModelRef(str(tmp_path)))
 
 
+@pytest.mark.parametrize(("text", "path"), [("/ \\", "/"), ("/a/ \\", "/a"), ("/a//", "/a"), ("/", "/")])
+def test_what_ends_a_path_without_naming_anything_is_dropped(text: str, path: str) -> None:
+    assert parse_reference(text) == ModelRef(path)
+
+
 def test_the_home_folder_is_expanded_only_to_read_it() -> None:
     reference = parse_reference("~/models/x")
     assert reference.path == "~/models/x"
