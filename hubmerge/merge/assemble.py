@@ -136,7 +136,7 @@ def _unmerged(slot: Slot, inputs: Sequence[PlannedTensor]) -> PlannedTensor:
     """Returns a tensor without arithmetic: one copy of what all inputs must hold identically."""
     stored: dict[Load, None] = {}
     for tensor in inputs:
-        assert not isinstance(tensor.expr, Merge)
+        assert isinstance(tensor.expr, Load | Same), "only float tensors are computed"
         stored.update(dict.fromkeys(tensor.expr.inputs if isinstance(tensor.expr, Same) else (tensor.expr,)))
     expr = Same(tuple(stored)) if len(stored) > 1 else next(iter(stored))
     return PlannedTensor(slot.name, inputs[0].dtype, inputs[0].shape, expr)
@@ -156,7 +156,7 @@ def _merged(recipe: Recipe, slot: Slot, inputs: Sequence[PlannedTensor], finding
     stated = _stated_code(recipe)
     dtype = stated or promote(tensor.dtype for tensor in inputs)
     only = inputs[0]
-    if method.is_copy and method.is_copy(settings) and isinstance(only.expr, Load) and dtype == only.dtype:
+    if method.is_copy and method.is_copy(settings) and isinstance(only.expr, Load) and dtype == only.expr.tensor.dtype:
         return PlannedTensor(slot.name, dtype, only.shape, only.expr)
     expr = Merge(
         method=method.name,

@@ -15,11 +15,12 @@ from hubmerge.merge.explain import parent_role
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.normalise import normalised_recipe
-from hubmerge.merge.plan import Plan
+from hubmerge.merge.plan import Parent, Plan
 from hubmerge.publish import StagedShard
 from hubmerge.version import __version__
 from hubmerge.weights.checkpoint import Checkpoint
 from hubmerge.weights.json_files import text_config
+from hubmerge.weights.reference import ModelRef
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
@@ -44,10 +45,15 @@ def parents_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> tuple[ParentFac
             repo_id=None if parent.ref.is_local else parent.ref.path,
             sha=parent.sha,
             gated=checkpoint.gated,
-            is_base=parent.ref == plan.recipe.base_model,
+            is_base=_is_base(plan, parent),
         )
         for parent, checkpoint in zip(plan.parents, checkpoints, strict=True)
     )
+
+
+def _is_base(plan: Plan, parent: Parent) -> bool:
+    base = plan.recipe.base_model
+    return isinstance(base, ModelRef) and parent.ref == base.without_adapter and not parent.is_adapter
 
 
 def merge_facts(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hubmerge.merge.expr import Expr, Load, Merge, Same
+from hubmerge.merge.expr import AddLora, Expr, Load, Merge, Same
 from hubmerge.merge.layers import name_pattern
 from hubmerge.merge.methods.method import Value
 from hubmerge.merge.plan import OutputTensor, Plan
@@ -23,7 +23,8 @@ class TensorGroup:
     Attributes:
         names: Their names, layer numbers replaced by `*`.
         count: How many tensors these names stand for.
-        made_by: A method, `copy`, or `identical in all` for tensors that are not merged.
+        made_by: A method with what it is applied to, `base + LoRA`, `copy`, or `identical in all` for tensors that are
+            not merged.
         parameters: Their settings, with the values over the layers where they change.
     """
 
@@ -49,8 +50,12 @@ def tensor_groups(plan: Plan) -> tuple[TensorGroup, ...]:
 
 
 def parent_role(recipe: Recipe, ref: ModelRef) -> str:
-    """Returns what a model is to the merge, as a phrase: "base model", "weight 0.36, density 0.65", "layers 0-24"."""
-    return "; ".join(dict.fromkeys(_roles(recipe, ref))) or "input"
+    """Returns what a model is to the merge, as a phrase: "base model", "weight 0.36, density 0.65", "layers 0-24".
+
+    Of an adapter that is "LoRA on a/b: weight 0.36".
+    """
+    roles = (_role_of_part(ref, model, role) for model, role in _mentions(recipe))
+    return "; ".join(dict.fromkeys(filter(None, roles))) or "input"
 
 
 def setting_text(setting: Setting) -> str:
@@ -70,8 +75,10 @@ def _made_by(expr: Expr) -> str:
     return "identical in all" if isinstance(expr, Same) else _tree(expr)
 
 
-def _tree(expr: Merge) -> str:
-    nested = dict.fromkeys(_tree(operand) for operand in expr.inputs if isinstance(operand, Merge))
+def _tree(expr: Merge | AddLora) -> str:
+    if isinstance(expr, AddLora):
+        return "base + LoRA"
+    nested = dict.fromkeys(_tree(operand) for operand in expr.inputs if isinstance(operand, Merge | AddLora))
     return f"{expr.method}({', '.join(nested)})" if nested else expr.method
 
 
@@ -112,32 +119,44 @@ def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _roles(recipe: Recipe, ref: ModelRef) -> Iterable[str]:
-    yield from _role_as_base(recipe.base_model, ref)
+def _mentions(recipe: Recipe) -> Iterator[tuple[ModelRef, str]]:
+    """Yields every model that a recipe names, at any depth, and what it is there; empty if nothing is said of it."""
+    yield from _base_mentions(recipe.base_model)
     for slice_ in recipe.slices:
-        yield from _role_as_base(slice_.base_model, ref)
+        yield from _base_mentions(slice_.base_model)
         base = slice_.base_model or recipe.base_model
         for source in slice_.sources:
             if isinstance(source.model, Recipe):
-                yield from _roles_within(source.model, ref)
-            elif source.model == ref:
-                yield from _role_in_slice(source, is_base=base == ref)
+                yield from _nested_mentions(source.model)
+            else:
+                yield source.model, _role_in_slice(source, is_base=source.model == base)
 
 
-def _role_as_base(base: Source | None, ref: ModelRef) -> Iterable[str]:
+def _base_mentions(base: Source | None) -> Iterator[tuple[ModelRef, str]]:
     if isinstance(base, Recipe):
-        yield from _roles_within(base, ref)
-    elif base == ref:
-        yield "base model"
+        yield from _nested_mentions(base)
+    elif base is not None:
+        yield base, "base model"
 
 
-def _roles_within(nested: Recipe, ref: ModelRef) -> Iterable[str]:
-    return (f"in {nested.name or nested.method}: {role}" for role in _roles(nested, ref))
+def _nested_mentions(nested: Recipe) -> Iterator[tuple[ModelRef, str]]:
+    name = nested.name or nested.method
+    return ((model, f"in {name}: {role}" if role else "") for model, role in _mentions(nested))
 
 
-def _role_in_slice(source: SliceSource, *, is_base: bool) -> Iterable[str]:
+def _role_in_slice(source: SliceSource, *, is_base: bool) -> str:
     parts = [] if source.layer_range is None else [f"layers {source.layer_range[0]}-{source.layer_range[1]}"]
     if not is_base:
         parts += [f"{name} {setting_text(setting)}" for name, setting in source.parameters.items()]
-    if parts:
-        yield ", ".join(parts)
+    return ", ".join(parts)
+
+
+def _role_of_part(ref: ModelRef, model: ModelRef, role: str) -> str:
+    """Returns what `ref` is to the merge, being the model that has `role` or a part of it; empty if it is neither."""
+    if ref == model:
+        return role
+    if ref == model.without_adapter:
+        return f"{role} with {model.adapter}".strip()
+    if ref != model.adapter:
+        return ""
+    return f"LoRA on {model.without_adapter}" + (f": {role}" if role else "")

@@ -1,9 +1,10 @@
 """The expression that makes one output tensor from source tensors, and its evaluation block by block.
 
 Expr
-├── Load    a tensor of a parent, as it is stored
-├── Same    a tensor that every parent must hold identically: integers, masks, position ids
-└── Merge   a method applied to expressions, which may be merges themselves
+├── Load      a tensor of a parent, as it is stored
+├── AddLora   a tensor and the low-rank delta that an adapter adds to it
+├── Same      a tensor that every parent must hold identically: integers, masks, position ids
+└── Merge     a method applied to expressions, which may be merges themselves
 
 An expression is evaluated depth first and a block at a time, so a merge tree of any depth needs a few blocks of
 memory and no intermediate model. What a method needs of the whole tensor (norms, thresholds) is prepared once per
@@ -12,6 +13,7 @@ Merge, in passes over the same blocks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +37,31 @@ class Load:
     parent: int
     file: str
     tensor: TensorInfo
+
+
+@dataclass(frozen=True)
+class AddLora:
+    """W + scale · B·A, or its transpose (https://arxiv.org/abs/2106.09685).
+
+    The dimensions of a convolution's W after the first count as one.
+
+    Attributes:
+        weight: W.
+        a: `(rank, in)`.
+        b: `(out, rank)`.
+        is_transposed: Whether W is `(in, out)`; embeddings are.
+    """
+
+    weight: Expr
+    a: Load
+    b: Load
+    scale: float
+    is_transposed: bool
+
+    @property
+    def inputs(self) -> tuple[Expr, ...]:
+        """What it is made from."""
+        return self.weight, self.a, self.b
 
 
 @dataclass(frozen=True)
@@ -65,7 +92,7 @@ class Merge:
     dtype: str | None = None
 
 
-Expr = Load | Same | Merge
+Expr = Load | AddLora | Same | Merge
 
 
 def loads(expr: Expr) -> tuple[Load, ...]:
@@ -108,6 +135,8 @@ class _Node(Protocol):
 def _node(expr: Expr, source: Source) -> _Node:
     if isinstance(expr, Merge):
         return _Merged(expr, [_node(operand, source) for operand in expr.inputs])
+    if isinstance(expr, AddLora):
+        return _Adapted(expr, _node(expr.weight, source), _Leaf(expr.a, source), _Leaf(expr.b, source))
     assert isinstance(expr, Load), "arithmetic on a tensor that is only copied"
     return _Leaf(expr, source)
 
@@ -127,6 +156,40 @@ class _Leaf:
         raw = self._source.read(self._expr, block.start * size, block.stop * size)
         aligned = raw if raw.storage_offset() % size == 0 else raw.clone()
         return aligned.view(self._stored).to(torch.float64 if self.is_double else torch.float32, copy=True)
+
+
+class _Adapted:
+    """A weight with its low-rank delta; the two small factors are held whole once they have been asked for."""
+
+    def __init__(self, expr: AddLora, weight: _Node, a: _Leaf, b: _Leaf) -> None:
+        self.shape = weight.shape
+        self.is_double = weight.is_double or a.is_double or b.is_double
+        self._expr = expr
+        self._weight = weight
+        self._stored_factors = (a, b)
+        self._row_length = math.prod(weight.shape[1:])
+
+    def load(self, block: Block) -> Tensor:
+        left, right = self._factors
+        first, last = block.start // self._row_length, -(-block.stop // self._row_length)
+        delta = (left[first:last] @ right).flatten()
+        # A block of a convolution may begin and end within a row of the matrix.
+        skipped = block.start - first * self._row_length
+        result = self._weight.load(block).to(delta.dtype)
+        return result.add_(delta[skipped : skipped + block.elements], alpha=self._expr.scale)
+
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """Matrices of shape `(len(W), rank)` and `(rank, the rest of W)`."""
+        a, b = (_whole(leaf).flatten(1) for leaf in self._stored_factors)
+        if self.is_double:
+            a, b = a.double(), b.double()
+        return (a.T, b.T) if self._expr.is_transposed else (b, a)
+
+
+def _whole(leaf: _Leaf) -> Tensor:
+    numel = math.prod(leaf.shape)
+    return leaf.load(Block(0, numel, numel)).view(leaf.shape)
 
 
 class _Merged:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from hubmerge.merge.expr import Expr, Load, Same
+from hubmerge.merge.expr import AddLora, Expr, Load, Same
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.version import __version__
 
@@ -50,6 +50,8 @@ def _described(expr: Expr, digests: dict[int, str]) -> list[Any]:
     inputs = [_expr(operand, digests) for operand in expr.inputs]
     if isinstance(expr, Same):
         return ["same", inputs]
+    if isinstance(expr, AddLora):
+        return ["add_lora", inputs, expr.scale, expr.is_transposed]
     settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]
     return ["merge", expr.method, expr.name, inputs, expr.has_base, settings, expr.seed, expr.dtype]
 

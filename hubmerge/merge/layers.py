@@ -143,6 +143,11 @@ def comes_before_layers(name: str, stack: LayerStack | None) -> bool:
     return kind != "head" and not follows and not _AFTER.search(name)
 
 
+def names_tower(words: str) -> bool:
+    """Returns whether part of a tensor's name says that it belongs to a tower for images, audio or the like."""
+    return bool(_TOWER.search(words))
+
+
 def layer_count_keys(config: Mapping[str, Any], count: int) -> tuple[KeyPath, ...]:
     """Returns the paths in config.json of the layer count and of lists with an entry a layer, such as `layer_types`."""
     found = [path for path, value in _stated_counts(config) if value == count]

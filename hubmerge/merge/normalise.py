@@ -57,7 +57,13 @@ def _entry(source: SliceSource, commits: Mapping[ModelRef, str | None]) -> dict[
 def _source(source: Source, commits: Mapping[ModelRef, str | None]) -> Any:
     if isinstance(source, Recipe):
         return _recipe(source, commits)
-    return str(replace(source, revision=commits.get(source) or source.revision))
+    return str(_pinned(source, commits))
+
+
+def _pinned(ref: ModelRef, commits: Mapping[ModelRef, str | None]) -> ModelRef:
+    alone = ref.without_adapter
+    adapter = None if ref.adapter is None else _pinned(ref.adapter, commits)
+    return replace(alone, revision=commits.get(alone) or alone.revision, adapter=adapter)
 
 
 def _with_defaults(recipe: Recipe) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
 from hubmerge.merge.stream import Stream, StreamOptions, open_stream
 from hubmerge.publish import FolderPublisher, HubPublisher, HubTarget, Published, Publisher, StagedShard
-from hubmerge.weights.checkpoint import Checkpoint, open_checkpoints
+from hubmerge.weights.checkpoint import Checkpoint, open_checkpoints, parent_checkpoints
 from hubmerge.weights.shards import FinishedShard, ShardFile
 
 SHARDS_ON_DISK = 2
@@ -52,7 +52,11 @@ DEFAULT_OPTIONS = MergeOptions()
 
 @dataclass(frozen=True)
 class OpenMerge:
-    """A planned merge whose parents can be read."""
+    """A planned merge whose parents can be read.
+
+    Attributes:
+        checkpoints: Those of `plan.parents`, models and adapters.
+    """
 
     plan: Plan
     checkpoints: tuple[Checkpoint, ...]
@@ -72,12 +76,13 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
     if options.seed is not None:
         loaded = replace(loaded, seed=options.seed)
     checkpoints = open_checkpoints(model_refs(loaded), token=options.source_token)
+    parents = parent_checkpoints(checkpoints.values())
     try:
         plan = build_plan(loaded, checkpoints, shard_bytes=options.shard_bytes)
-        yield OpenMerge(plan, tuple(checkpoints.values()), options)
+        yield OpenMerge(plan, tuple(parents.values()), options)
     finally:
-        for checkpoint in checkpoints.values():
-            checkpoint.files.close()
+        for parent in parents.values():
+            parent.files.close()
 
 
 def plan_recipe(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> Plan:

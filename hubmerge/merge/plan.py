@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.errors import PlanError, RecipeError
+from hubmerge.merge.adapted import stored_models
 from hubmerge.merge.assemble import Findings, assemble, sentences
 from hubmerge.merge.expr import Expr, loads
-from hubmerge.merge.planned import PlannedModel, PlannedTensor, from_checkpoint, planned_model
+from hubmerge.merge.planned import PlannedModel, PlannedTensor, planned_model
 from hubmerge.merge.recipe import Recipe, Source
 from hubmerge.merge.result_config import result_config
-from hubmerge.weights.checkpoint import Checkpoint
+from hubmerge.weights.checkpoint import Checkpoint, ParentKey, parent_checkpoints
 from hubmerge.weights.files import FileEntry
 from hubmerge.weights.header import TensorInfo, build_header, item_size
 from hubmerge.weights.reference import ModelRef
@@ -55,9 +56,10 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Parent:
-    """A checkpoint that the merge reads.
+    """A checkpoint or an adapter that the merge reads.
 
     Attributes:
+        ref: A model's is without its adapter, which is another parent.
         label: `org/name@0123abc`, or the folder.
         sha: The commit; None for a folder.
         read_bytes: What the plan reads of its weights.
@@ -72,6 +74,7 @@ class Parent:
     read_bytes: int
     stored_bytes: int
     files: tuple[tuple[str, int, str | int | None], ...]
+    is_adapter: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ def build_plan(
     """
     _refuse_unsupported(recipe)
     findings = Findings()
-    stored = {ref: from_checkpoint(checkpoint, parent=n) for n, (ref, checkpoint) in enumerate(checkpoints.items())}
+    parents = parent_checkpoints(checkpoints.values())
+    stored = stored_models(checkpoints, findings)
     model, layer_count = _Planner(stored, findings).plan(recipe)
     if findings.problems:
         raise PlanError(sentences(findings.problems))
@@ -141,14 +145,14 @@ def build_plan(
     shards = lay_out(list(model.tensors.values()), shard_bytes=shard_bytes)
     return Plan(
         recipe=recipe,
-        parents=_parents(checkpoints, shards),
+        parents=_parents(parents, shards),
         donor=model.donor,
         config=model.config,
         shards=shards,
         layer_count=layer_count,
         notes=(
             *recipe.warnings,
-            *(note for checkpoint in checkpoints.values() for note in checkpoint.notes),
+            *(note for parent in parents.values() for note in parent.notes),
             *sentences(findings.notes),
         ),
     )
@@ -218,11 +222,6 @@ def _refuse_unsupported(recipe: Recipe) -> None:
         raise RecipeError(
             "chat_template: choosing a template is not supported yet; leave the key out to keep the base model's"
         )
-    for ref in model_refs(recipe):
-        if ref.adapter is not None:
-            raise RecipeError(
-                f"{ref}: LoRA adapters are not supported yet", hint="Merge the adapter into its base first."
-            )
 
 
 def _model_refs(recipe: Recipe) -> Iterable[ModelRef]:
@@ -235,16 +234,19 @@ def _model_refs(recipe: Recipe) -> Iterable[ModelRef]:
             yield source
 
 
-def _parents(checkpoints: Mapping[ModelRef, Checkpoint], shards: Sequence[ShardPlan]) -> tuple[Parent, ...]:
+def _parents(checkpoints: Mapping[ParentKey, Checkpoint], shards: Sequence[ShardPlan]) -> tuple[Parent, ...]:
     read = [0] * len(checkpoints)
     for shard in shards:
         for tensor in shard.tensors:
             for load in loads(tensor.expr):
                 read[load.parent] += load.tensor.size_bytes
-    return tuple(_parent(checkpoint, size) for checkpoint, size in zip(checkpoints.values(), read, strict=True))
+    return tuple(
+        _parent(checkpoint, size, is_adapter=is_adapter)
+        for ((_, is_adapter), checkpoint), size in zip(checkpoints.items(), read, strict=True)
+    )
 
 
-def _parent(checkpoint: Checkpoint, read_bytes: int) -> Parent:
+def _parent(checkpoint: Checkpoint, read_bytes: int, *, is_adapter: bool) -> Parent:
     entries = checkpoint.files.entries()
     weights = dict.fromkeys(source.file for source in checkpoint.tensors.values())
     return Parent(
@@ -254,6 +256,7 @@ def _parent(checkpoint: Checkpoint, read_bytes: int) -> Parent:
         read_bytes=read_bytes,
         stored_bytes=sum(source.info.size_bytes for source in checkpoint.tensors.values()),
         files=tuple((path, entry.size_bytes, _version(entry)) for path in weights if (entry := entries[path])),
+        is_adapter=is_adapter,
     )
 
 

@@ -22,7 +22,7 @@ class PlannedTensor:
     """A tensor that can be made.
 
     Attributes:
-        dtype: safetensors code that the expression's value has, rounding included.
+        dtype: safetensors code of the dtype that it is stored in unless a recipe states another.
     """
 
     name: str

@@ -11,7 +11,7 @@ from hubmerge.card.licence import join_licences
 from hubmerge.card.parents import parent_licence
 from hubmerge.merge.describe import parents_of
 from hubmerge.merge.explain import parent_role, tensor_groups
-from hubmerge.merge.expr import Expr, loads
+from hubmerge.merge.expr import AddLora, Expr, Load, loads
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS
 from hubmerge.merge.plan import Plan
@@ -23,6 +23,9 @@ PROCESS_BYTES = 300_000_000
 
 BLOCK_BYTES = 8 * BLOCK_ELEMENTS
 """A block of one operand as stored and in fp32, with room for what a method makes of it."""
+
+
+FP32_BYTES = 4
 
 
 def plan_summary(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamOptions) -> dict[str, Any]:
@@ -75,7 +78,16 @@ def memory_bytes(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamO
     remote = [sum(_remote_sizes(tensor.expr, is_remote)) for tensor in plan.tensors]
     read_ahead = max(max(remote, default=0), min(sum(remote), options.read_ahead_bytes))
     operands = max((len(loads(tensor.expr)) for tensor in plan.tensors), default=0)
-    return PROCESS_BYTES + read_ahead + options.threads * (operands + 2) * BLOCK_BYTES
+    factors = max((_factor_bytes(tensor.expr) for tensor in plan.tensors), default=0)
+    return PROCESS_BYTES + read_ahead + options.threads * ((operands + 2) * BLOCK_BYTES + factors)
+
+
+def _factor_bytes(expr: Expr) -> int:
+    """Returns the size of the adapters' matrices of one tensor in fp32: they are held whole."""
+    if isinstance(expr, Load):
+        return 0
+    own = FP32_BYTES * (expr.a.tensor.elements + expr.b.tensor.elements) if isinstance(expr, AddLora) else 0
+    return own + sum(map(_factor_bytes, expr.inputs))
 
 
 def _remote_sizes(expr: Expr, is_remote: Mapping[tuple[int, str], bool]) -> Iterator[int]:

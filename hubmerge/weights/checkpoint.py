@@ -1,8 +1,8 @@
-"""A checkpoint without its data: the pinned commit, config.json, and where every tensor lies."""
+"""A checkpoint or an adapter without its data: the pinned commit, its config, and where every tensor lies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,13 +12,15 @@ from hubmerge.weights.files import Files, entry_of
 from hubmerge.weights.front_matter import parse_front_matter
 from hubmerge.weights.header import Header, TensorInfo, header_length, parse_header
 from hubmerge.weights.json_files import read_json_object
+from hubmerge.weights.lora_config import parse_lora_config
 from hubmerge.weights.reference import ModelRef
-from hubmerge.weights.shard_index import ShardIndex, abbreviated, find_shards
+from hubmerge.weights.shard_index import ADAPTER_FILE, ShardIndex, abbreviated, find_shards
 from hubmerge.weights.snapshot import Snapshot, open_snapshot
-from hubmerge.weights.unsupported import check_not_quantized, no_config_error, no_weights_error
+from hubmerge.weights.unsupported import check_not_quantized, no_adapter_error, no_config_error, no_weights_error
 
 DEFAULT_BRANCH = "main"
 CONFIG_FILE = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
 
 CONFIG_LIMIT_BYTES = 10_000_000
@@ -41,16 +43,17 @@ class SourceTensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a model before one byte of its weights is read.
+    """What is known of a model, or of an adapter, before one byte of its weights is read.
 
     Attributes:
-        ref: As the recipe names it; its adapter is not looked at here.
+        ref: As the recipe names it.
         sha: The commit that `files` reads from; None for a folder.
-        config: config.json.
+        config: config.json; of an adapter its adapter_config.json.
         tensors: By name, in the order of the files and of the data in them.
         card: Front matter of README.md; empty if there is none.
         gated: Readers have to accept terms first.
         notes: What the reader should know about these files, one sentence each.
+        adapter: The adapter that `ref` puts on the model; nothing else here knows of it.
     """
 
     ref: ModelRef
@@ -62,29 +65,43 @@ class Checkpoint:
     gated: bool
     private: bool
     notes: tuple[str, ...] = ()
+    adapter: Checkpoint | None = None
+
+
+ParentKey = tuple[ModelRef, bool]
+"""A model or adapter by itself, and whether it is an adapter: one repo may serve as either."""
 
 
 def open_checkpoint(ref: ModelRef, *, token: str | bool | None = None) -> Checkpoint:
-    """Returns the checkpoint behind a reference, its commit pinned; `files` is open and the caller's to close.
+    """Returns the model behind a reference, its commit pinned; `files` is open and the caller's to close.
 
-    `token` is as huggingface_hub takes it: None is the stored token if there is one, False is none.
+    The reference's adapter is not looked at.
+
+    Args:
+        ref: Which model.
+        token: As huggingface_hub takes it: None is the stored token if there is one, False is none.
 
     Raises:
         SourceError: There is no such model, it may not be read, or its weights cannot be merged.
         TransferError: The Hub does not answer.
     """
-    snapshot = open_snapshot(ref, token=token)
-    try:
-        return _read_checkpoint(ref, snapshot)
-    except BaseException:
-        snapshot.files.close()
-        raise
+    return _open(ref, _read_checkpoint, token=token)
+
+
+def open_adapter(ref: ModelRef, *, token: str | bool | None = None) -> Checkpoint:
+    """Returns the LoRA adapter behind a reference, as `open_checkpoint` does a model.
+
+    Raises:
+        SourceError: There is no such adapter, it may not be read, or it cannot be folded into weights.
+        TransferError: The Hub does not answer.
+    """
+    return _open(ref, _read_adapter, token=token)
 
 
 def open_checkpoints(
     refs: Iterable[ModelRef], *, token: str | bool | None = None, workers: int = 8
 ) -> dict[ModelRef, Checkpoint]:
-    """Returns the checkpoints of all references, in their order.
+    """Returns the checkpoints of all references, in their order, each with its adapter.
 
     A repo that several references name is opened once, so that they agree on its commit.
 
@@ -92,16 +109,27 @@ def open_checkpoints(
         SourceError: Some cannot be used; lists every one of them.
     """
     distinct = list(dict.fromkeys(refs))
-    bare = list(dict.fromkeys(map(_without_adapter, distinct)))
+    keys = list(dict.fromkeys(key for ref in distinct for key in _opened_for(ref)))
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        outcomes = list(pool.map(lambda ref: _try_to_open(ref, token=token), bare))
-    opened = {outcome.ref: outcome for outcome in outcomes if isinstance(outcome, Checkpoint)}
-    errors = [outcome for outcome in outcomes if isinstance(outcome, HubmergeError)]
+        outcomes = dict(zip(keys, pool.map(lambda key: _try_to_open(key, token=token), keys), strict=True))
+    opened = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Checkpoint)}
+    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, HubmergeError)]
     if errors:
         for checkpoint in opened.values():
             checkpoint.files.close()
         raise _joined(errors)
-    return {ref: replace(opened[_without_adapter(ref)], ref=ref) for ref in distinct}
+    return {ref: _assembled(ref, [opened[key] for key in _opened_for(ref)]) for ref in distinct}
+
+
+def parent_checkpoints(checkpoints: Iterable[Checkpoint]) -> dict[ParentKey, Checkpoint]:
+    """Returns every model and every adapter once, in order: what a merge reads from."""
+    parents: dict[ParentKey, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        alone = checkpoint.ref.without_adapter
+        parents.setdefault((alone, False), replace(checkpoint, ref=alone, adapter=None))
+        if checkpoint.adapter is not None:
+            parents.setdefault((checkpoint.adapter.ref, True), checkpoint.adapter)
+    return parents
 
 
 def read_header(files: Files, path: str) -> Header:
@@ -120,15 +148,36 @@ def read_header(files: Files, path: str) -> Header:
         raise HeaderError(f"{files.label}/{path}: {error}") from None
 
 
-def _without_adapter(ref: ModelRef) -> ModelRef:
-    """Returns the same for all references that mean the same commit, whether or not they spell out the branch."""
-    bare = replace(ref, adapter=None)
-    return bare if bare.is_local else replace(bare, revision=bare.revision or DEFAULT_BRANCH)
-
-
-def _try_to_open(ref: ModelRef, *, token: str | bool | None) -> Checkpoint | HubmergeError:
+def _open(ref: ModelRef, read: Callable[[ModelRef, Snapshot], Checkpoint], *, token: str | bool | None) -> Checkpoint:
+    snapshot = open_snapshot(ref, token=token)
     try:
-        return open_checkpoint(ref, token=token)
+        return read(ref, snapshot)
+    except BaseException:
+        snapshot.files.close()
+        raise
+
+
+def _opened_for(ref: ModelRef) -> list[ParentKey]:
+    """Returns what has to be opened for a reference: the model, and the adapter if there is one."""
+    model = (_definite(ref.without_adapter), False)
+    return [model] if ref.adapter is None else [model, (_definite(ref.adapter), True)]
+
+
+def _definite(ref: ModelRef) -> ModelRef:
+    """Returns the same for all references that mean the same commit, whether or not they spell out the branch."""
+    return ref if ref.is_local else replace(ref, revision=ref.revision or DEFAULT_BRANCH)
+
+
+def _assembled(ref: ModelRef, opened: list[Checkpoint]) -> Checkpoint:
+    model, *adapters = opened
+    adapter = replace(adapters[0], ref=ref.adapter) if ref.adapter is not None else None
+    return replace(model, ref=ref, adapter=adapter)
+
+
+def _try_to_open(key: ParentKey, *, token: str | bool | None) -> Checkpoint | HubmergeError:
+    ref, is_adapter = key
+    try:
+        return open_adapter(ref, token=token) if is_adapter else open_checkpoint(ref, token=token)
     except HubmergeError as error:
         return error
 
@@ -163,6 +212,26 @@ def _read_checkpoint(ref: ModelRef, snapshot: Snapshot) -> Checkpoint:
             private=snapshot.private,
             notes=index.notes + stray_notes,
         )
+
+
+def _read_adapter(ref: ModelRef, snapshot: Snapshot) -> Checkpoint:
+    files = snapshot.files
+    if not {ADAPTER_CONFIG_FILE, ADAPTER_FILE} <= files.entries().keys():
+        raise no_adapter_error(files.label, files.entries())
+    config = read_json_object(files, ADAPTER_CONFIG_FILE, limit_bytes=CONFIG_LIMIT_BYTES)
+    parse_lora_config(config, label=files.label)
+    tensors = read_header(files, ADAPTER_FILE).tensors
+    check_not_quantized(files.label, {}, tensors)
+    return Checkpoint(
+        ref=ref,
+        sha=snapshot.sha,
+        files=files,
+        config=config,
+        tensors={info.name: SourceTensor(ADAPTER_FILE, info) for info in tensors},
+        card=_read_card(files),
+        gated=snapshot.gated,
+        private=snapshot.private,
+    )
 
 
 def _read_config(files: Files) -> Mapping[str, Any]:

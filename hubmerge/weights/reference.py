@@ -40,6 +40,11 @@ class ModelRef:
         return own if self.adapter is None else f"{own}+{self.adapter}"
 
     @property
+    def without_adapter(self) -> ModelRef:
+        """The model alone."""
+        return self if self.adapter is None else ModelRef(self.path, self.revision)
+
+    @property
     def is_local(self) -> bool:
         """Whether `path` is a folder: written like one, or one of that name exists and no revision is asked for."""
         return _looks_local(self.path) or (self.revision is None and _is_folder(self.path))

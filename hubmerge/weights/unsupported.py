@@ -58,6 +58,20 @@ def no_weights_error(label: str, paths: Collection[str]) -> SourceError:
     return SourceError(f"{label} has a config.json but no weights")
 
 
+def no_adapter_error(label: str, paths: Collection[str]) -> SourceError:
+    """Returns why files are no LoRA adapter in peft's format."""
+    if "adapter_config.json" not in paths:
+        is_model = "config.json" in paths
+        hint = "What stands behind the + is an adapter; list whole models one by one." if is_model else None
+        return SourceError(f"{label} has no adapter_config.json, so it is not an adapter", hint=hint)
+    if _has(paths, PICKLE_SUFFIXES):
+        return SourceError(
+            f"{label} has pickled weights only, which can run any code when they are read",
+            hint="Load it with peft and save it again with `save_pretrained`, which writes safetensors.",
+        )
+    return SourceError(f"{label} has no adapter_model.safetensors")
+
+
 def check_not_quantized(label: str, config: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> None:
     """Refuses weights whose numbers are codes.
 

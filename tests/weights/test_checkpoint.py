@@ -17,7 +17,7 @@ from hubmerge.weights.hub_files import HubFiles
 from hubmerge.weights.reference import ModelRef
 from tests.checkpoints import write_llama
 from tests.weights.range_server import REPO, SHA, RangeServer
-from tests.weights.weight_files import safetensors_file, write_checkpoint
+from tests.weights.weight_files import safetensors_file, write_adapter_files, write_checkpoint
 
 
 def opened(folder: Path) -> Checkpoint:
@@ -215,9 +215,11 @@ def test_many_are_opened_in_their_order(tmp_path: Path) -> None:
 
 def test_a_model_with_two_adapters_is_opened_once(tmp_path: Path) -> None:
     path = str(write_checkpoint(tmp_path / "m", {"model.safetensors": ["a"]}))
-    refs = [ModelRef(path), ModelRef(path, adapter=ModelRef("org/one")), ModelRef(path, adapter=ModelRef("org/two"))]
+    one, two = (ModelRef(str(write_adapter_files(tmp_path / name))) for name in ("one", "two"))
+    refs = [ModelRef(path), ModelRef(path, adapter=one), ModelRef(path, adapter=two)]
     checkpoints = open_checkpoints(refs)
     assert [checkpoint.ref for checkpoint in checkpoints.values()] == refs
+    assert [checkpoint.adapter and checkpoint.adapter.ref for checkpoint in checkpoints.values()] == [None, one, two]
     assert len({id(checkpoint.files) for checkpoint in checkpoints.values()}) == 1
 
 

@@ -11,7 +11,7 @@ from hubmerge.errors import HubmergeError, SourceError, TransferError
 from hubmerge.localhub import LocalHub
 from hubmerge.weights.checkpoint import Checkpoint, open_checkpoint, open_checkpoints
 from hubmerge.weights.reference import ModelRef
-from tests.weights.weight_files import write_checkpoint
+from tests.weights.weight_files import write_adapter_files, write_checkpoint
 
 SHARDS = {"model-00001-of-00002.safetensors": ["a", "b"], "model-00002-of-00002.safetensors": ["c"]}
 WEIGHT_MAP = {name: file for file, names in SHARDS.items() for name in names}
@@ -104,8 +104,9 @@ def test_a_branch_or_pull_request_is_a_revision(hub: LocalHub, api: HfApi, tmp_p
     assert checkpoint.ref.revision == branch
 
 
-def test_main_and_no_revision_are_pinned_together(hub: LocalHub, repo: str) -> None:
-    refs = [ModelRef(repo), ModelRef(repo, "main"), ModelRef(repo, adapter=ModelRef("weights/adapter"))]
+def test_main_and_no_revision_are_pinned_together(hub: LocalHub, repo: str, tmp_path: Path) -> None:
+    adapter = ModelRef(str(write_adapter_files(tmp_path / "adapter")))
+    refs = [ModelRef(repo), ModelRef(repo, "main"), ModelRef(repo, adapter=adapter)]
     hub.requests.clear()
     checkpoints = open_checkpoints(refs, token=False)
     assert [checkpoint.ref for checkpoint in checkpoints.values()] == refs

@@ -10,6 +10,7 @@ from typing import Any
 from hubmerge.weights.header import build_header
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 1}
+ADAPTER = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
 
 
 def safetensors_file(names: Sequence[str], *, dtype: str = "BF16", shape: tuple[int, ...] = (2, 2)) -> bytes:
@@ -36,4 +37,14 @@ def write_checkpoint(
         (folder / "config.json").write_text(json.dumps(config))
     if card is not None:
         (folder / "README.md").write_text(card)
+    return folder
+
+
+def write_adapter_files(
+    folder: Path, *, names: Sequence[str] = ("q.lora_A.weight", "q.lora_B.weight"), config: Mapping[str, Any] = ADAPTER
+) -> Path:
+    """Returns `folder` with an adapter in peft's format: factors of zeros by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(safetensors_file(names))
+    (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
