@@ -24,10 +24,15 @@ SHOWN_PROBLEMS = 20
 
 @dataclass
 class Findings:
-    """What planning has to say about tensors, gathered so that one mistake in 200 layers is one sentence."""
+    """What planning has to say about tensors, gathered so that one mistake in 200 layers is one sentence.
+
+    Attributes:
+        hint: What to do about the problems, if there are any.
+    """
 
     problems: Counter[tuple[str, str]] = field(default_factory=Counter)
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    hint: str | None = None
 
     def problem(self, tensor: str, sentence: str) -> None:
         """Records why a tensor cannot be made."""
@@ -136,7 +141,7 @@ def _unmerged(slot: Slot, inputs: Sequence[PlannedTensor]) -> PlannedTensor:
     """Returns a tensor without arithmetic: one copy of what all inputs must hold identically."""
     stored: dict[Load, None] = {}
     for tensor in inputs:
-        assert not isinstance(tensor.expr, Merge)
+        assert isinstance(tensor.expr, Load | Same)
         stored.update(dict.fromkeys(tensor.expr.inputs if isinstance(tensor.expr, Same) else (tensor.expr,)))
     expr = Same(tuple(stored)) if len(stored) > 1 else next(iter(stored))
     return PlannedTensor(slot.name, inputs[0].dtype, inputs[0].shape, expr)

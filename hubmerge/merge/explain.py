@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hubmerge.merge.expr import Expr, Load, Merge, Same
+from hubmerge.merge.expr import Expr, Load, Merge, RemapRows, Same
 from hubmerge.merge.layers import name_pattern
 from hubmerge.merge.methods.method import Value
 from hubmerge.merge.plan import OutputTensor, Plan
-from hubmerge.merge.recipe import Recipe, SliceSource, Source
+from hubmerge.merge.recipe import Recipe, SliceSource, Source, TokenizerChoice
 from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
+from hubmerge.merge.token_rules import tokenizer_sources
 from hubmerge.weights.reference import ModelRef
 
 SHOWN_VALUES = 5
@@ -65,14 +66,29 @@ def setting_text(setting: Setting) -> str:
 
 
 def _made_by(expr: Expr) -> str:
-    if isinstance(expr, Load):
-        return "copy"
-    return "identical in all" if isinstance(expr, Same) else _tree(expr)
+    match expr:
+        case Load():
+            return "copy"
+        case Same():
+            return "identical in all"
+        case RemapRows():
+            return f"{' and '.join(dict.fromkeys(map(_made_by, expr.inputs)))} by token"
+        case Merge():
+            return _tree(expr)
 
 
 def _tree(expr: Merge) -> str:
-    nested = dict.fromkeys(_tree(operand) for operand in expr.inputs if isinstance(operand, Merge))
-    return f"{expr.method}({', '.join(nested)})" if nested else expr.method
+    """Returns the methods of a merge and of those in it; `by token` where rows of the inputs are in another order."""
+    by_token = any(isinstance(operand, RemapRows) for operand in expr.inputs)
+    nested = dict.fromkeys(_tree(merge) for operand in expr.inputs for merge in _merges(operand))
+    method = f"{expr.method} by token" if by_token else expr.method
+    return f"{method}({', '.join(nested)})" if nested else method
+
+
+def _merges(operand: Expr) -> tuple[Merge, ...]:
+    if isinstance(operand, RemapRows):
+        return tuple(merge for inner in operand.inputs for merge in _merges(inner))
+    return (operand,) if isinstance(operand, Merge) else ()
 
 
 def _parameters(exprs: Sequence[Expr]) -> str:
@@ -122,6 +138,15 @@ def _roles(recipe: Recipe, ref: ModelRef) -> Iterable[str]:
                 yield from _roles_within(source.model, ref)
             elif source.model == ref:
                 yield from _role_in_slice(source, is_base=base == ref)
+    if recipe.tokenizer is not None:
+        yield from _role_in_tokenizer(recipe.tokenizer, ref)
+
+
+def _role_in_tokenizer(choice: TokenizerChoice, ref: ModelRef) -> Iterable[str]:
+    if choice.source == ref:
+        yield "tokenizer"
+    elif ref in tokenizer_sources(choice):
+        yield "embeddings of tokens"
 
 
 def _role_as_base(base: Source | None, ref: ModelRef) -> Iterable[str]:

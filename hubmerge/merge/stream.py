@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hubmerge.errors import MergeError
-from hubmerge.merge.expr import Load, Merge, Same, evaluate
+from hubmerge.merge.expr import Load, Merge, RemapRows, Same, evaluate
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead, buffer_of
@@ -129,7 +129,7 @@ def _bytes_of(tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, 
         yield from _computed(expr, tensor.info.dtype, source)
 
 
-def _computed(expr: Load | Merge, dtype: str, source: BatchSource) -> Iterator[tuple[int, Tensor]]:
+def _computed(expr: Load | RemapRows | Merge, dtype: str, source: BatchSource) -> Iterator[tuple[int, Tensor]]:
     with torch.inference_mode():
         for block, values in evaluate(expr, dtype=dtype, source=source):
             yield block.start * values.itemsize, values.contiguous().view(torch.uint8)
