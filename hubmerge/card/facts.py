@@ -112,6 +112,8 @@ class MergeFacts:
         tokenizer_from: Where the tokenizer comes from, as a phrase: "a/b", "the union of all parents' vocabularies";
             None if the merge has none.
         chat_template: Whether the published tokenizer has one.
+        template_from: Where the template comes from, as a phrase: "chatml", "that of a/b, the most common among the
+            parents"; None where it is the tokenizer's.
         version: hubmerge's.
         fingerprint: Of the plan.
         files: In the order in which they are listed.
@@ -134,6 +136,7 @@ class MergeFacts:
     context_length: int | None = None
     tokenizer_from: str | None
     chat_template: bool = False
+    template_from: str | None = None
     seed: int | None = None
     version: str
     fingerprint: str

@@ -52,7 +52,7 @@ def _with_adapter(model: PlannedModel, adapter: Checkpoint, *, parent: int, find
     adapted = {name: _adapted(tensor, fit, parent) for name, tensor in tensors.items()}
     _settle_head(model, adapted, fit, config, adapter.files.label, findings)
     label = f"{model.label} + {adapter.files.label}"
-    return planned_model(label, donor=model.donor, config=model.config, tensors=adapted)
+    return planned_model(label, donor=model.donor, config=model.config, tensors=adapted, tokenizer=model.tokenizer)
 
 
 def _adapted(tensor: PlannedTensor, fit: Fit, parent: int) -> PlannedTensor:

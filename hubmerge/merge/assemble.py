@@ -24,10 +24,15 @@ SHOWN_PROBLEMS = 20
 
 @dataclass
 class Findings:
-    """What planning has to say about tensors, gathered so that one mistake in 200 layers is one sentence."""
+    """What planning has to say about tensors, gathered so that one mistake in 200 layers is one sentence.
+
+    Attributes:
+        hint: What to do about the problems, if there are any.
+    """
 
     problems: Counter[tuple[str, str]] = field(default_factory=Counter)
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    hint: str | None = None
 
     def problem(self, tensor: str, sentence: str) -> None:
         """Records why a tensor cannot be made."""

@@ -16,6 +16,7 @@ from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.plan import Parent, Plan
+from hubmerge.merge.planned import PlannedTokenizer
 from hubmerge.publish import StagedShard
 from hubmerge.version import __version__
 from hubmerge.weights.checkpoint import Checkpoint
@@ -71,7 +72,7 @@ def merge_facts(
     Args:
         target: The repo id, or the folder.
         is_repo: Which of the two it is.
-        side_files: What is taken over from the donor.
+        side_files: The tokenizer's files, among others.
     """
     method = get_method(plan.recipe.method)
     architecture = _architecture(plan.config)
@@ -90,8 +91,9 @@ def merge_facts(
         pipeline_tag=_pipeline_tag(architecture, plan.config),
         parameter_count=plan.parameter_count,
         context_length=_context_length(plan.config),
-        tokenizer_from=_tokenizer_from(parents[plan.donor], side_files),
+        tokenizer_from=_tokenizer_from(plan.tokenizer, parents, side_files),
         chat_template=_has_chat_template(side_files),
+        template_from=_template_from(plan.tokenizer, parents),
         seed=plan.recipe.seed,
         version=__version__,
         fingerprint=fingerprint(plan),
@@ -148,8 +150,24 @@ def _context_length(config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _tokenizer_from(donor: ParentFacts, side_files: Mapping[str, bytes]) -> str | None:
-    return parent_title(donor) if any("token" in path or "vocab" in path for path in side_files) else None
+def _tokenizer_from(
+    tokenizer: PlannedTokenizer, parents: Sequence[ParentFacts], side_files: Mapping[str, bytes]
+) -> str | None:
+    first, *others = (parent_title(parents[number]) for number in tokenizer.parents)
+    if not any("token" in path or "vocab" in path for path in side_files):
+        return None
+    if others:
+        return f"{first}, with the tokens that {' and '.join(others)} {'has' if len(others) == 1 else 'have'} besides"
+    return first if tokenizer.built is None else f"{first}, with tokens that the recipe adds"
+
+
+def _template_from(tokenizer: PlannedTokenizer, parents: Sequence[ParentFacts]) -> str | None:
+    if tokenizer.chat_template is None:
+        return None
+    origin = tokenizer.template_from
+    if isinstance(origin, int):
+        return f"that of {parent_title(parents[origin])}, the most common among the parents"
+    return "the recipe's own" if origin is None else origin
 
 
 def _has_chat_template(side_files: Mapping[str, bytes]) -> bool:

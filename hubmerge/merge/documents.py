@@ -16,7 +16,7 @@ from hubmerge.card.validate import validate_card
 from hubmerge.errors import LicenceError
 from hubmerge.merge.describe import lock_facts, merge_facts, parents_of
 from hubmerge.merge.plan import Plan
-from hubmerge.merge.side_files import donor_files
+from hubmerge.merge.side_files import side_files
 from hubmerge.publish import StagedShard
 from hubmerge.weights.checkpoint import Checkpoint
 from hubmerge.weights.shard_index import INDEX_FILE
@@ -46,7 +46,7 @@ class Documents:
     Attributes:
         target: The repo id, or the folder.
         is_repo: Which of the two it is.
-        side_files: Tokenizer and generation files, taken over from the donor.
+        side_files: Tokenizer, template, generation and processor files.
         template: A card template in place of the shipped one.
     """
 
@@ -116,7 +116,7 @@ def write_documents(
         licence=decide_licence(parents, choice, repo_id=target if is_repo else None),
         target=target,
         is_repo=is_repo,
-        side_files=donor_files(checkpoints[plan.donor]),
+        side_files=side_files(plan.tokenizer, plan.donor, checkpoints),
         template=template,
     )
 

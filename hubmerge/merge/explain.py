@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hubmerge.merge.expr import AddLora, Expr, Load, Merge, Same
+from hubmerge.merge.expr import AddLora, Expr, Load, Merge, RemapRows, Same
 from hubmerge.merge.layers import name_pattern
 from hubmerge.merge.methods.method import Value
 from hubmerge.merge.plan import OutputTensor, Plan
-from hubmerge.merge.recipe import Recipe, SliceSource, Source
+from hubmerge.merge.recipe import Recipe, SliceSource, Source, TokenizerChoice
 from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
+from hubmerge.merge.token_rules import tokenizer_sources
 from hubmerge.weights.reference import ModelRef
 
 SHOWN_VALUES = 5
@@ -70,16 +71,32 @@ def setting_text(setting: Setting) -> str:
 
 
 def _made_by(expr: Expr) -> str:
-    if isinstance(expr, Load):
-        return "copy"
-    return "identical in all" if isinstance(expr, Same) else _tree(expr)
+    match expr:
+        case Load():
+            return "copy"
+        case Same():
+            return "identical in all"
+        case RemapRows():
+            return f"{' and '.join(dict.fromkeys(map(_made_by, expr.inputs)))} by token"
+        case Merge() | AddLora():
+            return _tree(expr)
 
 
 def _tree(expr: Merge | AddLora) -> str:
+    """Returns the methods of a merge and of those in it; `by token` where rows of the inputs are in another order."""
     if isinstance(expr, AddLora):
         return "base + LoRA"
-    nested = dict.fromkeys(_tree(operand) for operand in expr.inputs if isinstance(operand, Merge | AddLora))
-    return f"{expr.method}({', '.join(nested)})" if nested else expr.method
+    by_token = any(isinstance(operand, RemapRows) for operand in expr.inputs)
+    nested = dict.fromkeys(_tree(part) for operand in expr.inputs for part in _computed(operand))
+    method = f"{expr.method} by token" if by_token else expr.method
+    return f"{method}({', '.join(nested)})" if nested else method
+
+
+def _computed(operand: Expr) -> tuple[Merge | AddLora, ...]:
+    """Returns what is computed in an operand before its rows are put in order."""
+    if isinstance(operand, RemapRows):
+        return tuple(part for inner in operand.inputs for part in _computed(inner))
+    return (operand,) if isinstance(operand, Merge | AddLora) else ()
 
 
 def _parameters(exprs: Sequence[Expr]) -> str:
@@ -130,6 +147,14 @@ def _mentions(recipe: Recipe) -> Iterator[tuple[ModelRef, str]]:
                 yield from _nested_mentions(source.model)
             else:
                 yield source.model, _role_in_slice(source, is_base=source.model == base)
+    if recipe.tokenizer is not None:
+        yield from _tokenizer_mentions(recipe.tokenizer)
+
+
+def _tokenizer_mentions(choice: TokenizerChoice) -> Iterator[tuple[ModelRef, str]]:
+    for source in tokenizer_sources(choice):
+        if isinstance(source, ModelRef):
+            yield source, "tokenizer" if choice.source == source else "embeddings of tokens"
 
 
 def _base_mentions(base: Source | None) -> Iterator[tuple[ModelRef, str]]:

@@ -1,10 +1,11 @@
 """The expression that makes one output tensor from source tensors, and its evaluation block by block.
 
 Expr
-├── Load      a tensor of a parent, as it is stored
-├── AddLora   a tensor and the low-rank delta that an adapter adds to it
-├── Same      a tensor that every parent must hold identically: integers, masks, position ids
-└── Merge     a method applied to expressions, which may be merges themselves
+├── Load        a tensor of a parent, as it is stored
+├── AddLora     a tensor and the low-rank delta that an adapter adds to it
+├── Same        a tensor that every parent must hold identically: integers, masks, position ids
+├── RemapRows   rows of expressions in another order: embeddings brought to one vocabulary
+└── Merge       a method applied to expressions, which may be merges themselves
 
 An expression is evaluated depth first and a block at a time, so a merge tree of any depth needs a few blocks of
 memory and no intermediate model. What a method needs of the whole tensor (norms, thresholds) is prepared once per
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Block, Settings, blocks_of
+from hubmerge.merge.row_map import RowMap
 from hubmerge.weights.header import TensorInfo
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
@@ -92,7 +94,22 @@ class Merge:
     dtype: str | None = None
 
 
-Expr = Load | AddLora | Same | Merge
+@dataclass(frozen=True)
+class RemapRows:
+    """Rows of inputs of one row length, in another order, number and mixture.
+
+    Attributes:
+        inputs: Matrices, or vectors and `(1, n)` matrices, whose elements are the rows.
+        index: Its picks count into `inputs`.
+        shape: Of the result.
+    """
+
+    inputs: tuple[Expr, ...]
+    index: RowMap
+    shape: tuple[int, ...]
+
+
+Expr = Load | AddLora | Same | RemapRows | Merge
 
 
 def loads(expr: Expr) -> tuple[Load, ...]:
@@ -137,6 +154,8 @@ def _node(expr: Expr, source: Source) -> _Node:
         return _Merged(expr, [_node(operand, source) for operand in expr.inputs])
     if isinstance(expr, AddLora):
         return _Adapted(expr, _node(expr.weight, source), _Leaf(expr.a, source), _Leaf(expr.b, source))
+    if isinstance(expr, RemapRows):
+        return _Remapped(expr, [_node(operand, source) for operand in expr.inputs])
     assert isinstance(expr, Load), "arithmetic on a tensor that is only copied"
     return _Leaf(expr, source)
 
@@ -190,6 +209,64 @@ class _Adapted:
 def _whole(leaf: _Leaf) -> Tensor:
     numel = math.prod(leaf.shape)
     return leaf.load(Block(0, numel, numel)).view(leaf.shape)
+
+
+class _Remapped:
+    """Rows of other nodes, gathered block by block: nothing of a vocabulary's size is held."""
+
+    def __init__(self, expr: RemapRows, nodes: Sequence[_Node]) -> None:
+        self.shape = expr.shape
+        self.is_double = any(node.is_double for node in nodes)
+        self._index = expr.index
+        self._nodes = nodes
+        self._dtype = torch.float64 if self.is_double else torch.float32
+        self._row_length = math.prod(expr.shape) // expr.index.length
+        self._filled = torch.tensor(expr.index.filled_rows(), dtype=torch.int64)
+
+    def load(self, block: Block) -> Tensor:
+        start, stop = block.start // self._row_length, block.stop // self._row_length
+        result = self._gather(start, stop)
+        filled = self._filled[(self._filled >= start) & (self._filled < stop)]
+        if filled.numel():
+            result[filled - start] = self._mean.to(self._dtype)
+        return result.flatten()
+
+    def _gather(self, start: int, stop: int) -> Tensor:
+        """Returns the output rows [start, stop), those without picks as zeros."""
+        inputs, rows, counts = self._index.picks(start, stop)
+        picked = torch.empty(len(rows), self._row_length, dtype=self._dtype)
+        for number, node in enumerate(self._nodes):
+            chosen = inputs == number
+            if chosen.any():
+                picked[chosen] = self._rows_of(node, rows[chosen]).to(self._dtype)
+        if bool((counts == 1).all()):
+            return picked
+        result = torch.zeros(stop - start, self._row_length, dtype=self._dtype)
+        result.index_add_(0, torch.arange(stop - start).repeat_interleave(counts), picked)
+        return result.div_(counts.clamp(min=1).unsqueeze(1))
+
+    def _rows_of(self, node: _Node, rows: Tensor) -> Tensor:
+        """Returns rows of an input, one read for each run of neighbours; of vectors, everything is read at once."""
+        if self._row_length == 1:
+            whole = Block(0, math.prod(node.shape), node.shape[-1])
+            return node.load(whole)[rows].unsqueeze(1)
+        breaks = (torch.nonzero(rows.diff() != 1).flatten() + 1).tolist()
+        runs = [
+            (int(rows[first]), int(rows[last - 1]) + 1)
+            for first, last in zip([0, *breaks], [*breaks, len(rows)], strict=True)
+        ]
+        length = self._row_length
+        parts = [node.load(Block(start * length, stop * length, length)) for start, stop in runs]
+        return torch.cat(parts).view(-1, length)
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The mean of the rows that are not filled, in fp64, over blocks in order."""
+        total = torch.zeros(self._row_length, dtype=torch.float64)
+        for block in blocks_of((self._index.length, self._row_length)):
+            rows = self._gather(block.start // self._row_length, block.stop // self._row_length)
+            total += rows.sum(0, dtype=torch.float64)  # filled rows are zeros here
+        return total / max(1, self._index.length - len(self._filled))
 
 
 class _Merged:

@@ -6,22 +6,24 @@ import hashlib
 import json
 from typing import Any
 
-from hubmerge.merge.expr import AddLora, Expr, Load, Same
+from hubmerge.merge.expr import AddLora, Expr, Load, RemapRows, Same
 from hubmerge.merge.plan import Parent, Plan
+from hubmerge.merge.planned import PlannedTokenizer
 from hubmerge.version import __version__
 
 
 def fingerprint(plan: Plan) -> str:
     """Returns the SHA-256 of everything that decides the merge's bytes, as 64 hexadecimal digits.
 
-    That is: hubmerge's version, the parents' commits (of folders: their files' sizes and times), every expression
-    with its settings and seed, and the layout of the output files.
+    That is: hubmerge's version, the parents' commits (of folders: their files' sizes and times), the tokenizer, every
+    expression with its settings and seed, and the layout of the output files.
     """
     digests: dict[int, str] = {}
     description = {
         "hubmerge": __version__,
         "parents": [_parent(parent) for parent in plan.parents],
         "config": plan.config,
+        "tokenizer": _tokenizer(plan.tokenizer),
         "shards": [
             {
                 "header": hashlib.sha256(shard.header).hexdigest(),
@@ -35,6 +37,11 @@ def fingerprint(plan: Plan) -> str:
 
 def _parent(parent: Parent) -> list[Any]:
     return [parent.ref.path, parent.sha, parent.files]
+
+
+def _tokenizer(tokenizer: PlannedTokenizer) -> list[Any]:
+    built = None if tokenizer.built is None else _digest([tokenizer.built.data, tokenizer.built.config])
+    return [tokenizer.parents[0], built, tokenizer.chat_template]
 
 
 def _expr(expr: Expr, digests: dict[int, str]) -> str:
@@ -52,6 +59,8 @@ def _described(expr: Expr, digests: dict[int, str]) -> list[Any]:
         return ["same", inputs]
     if isinstance(expr, AddLora):
         return ["add_lora", inputs, expr.scale, expr.is_transposed]
+    if isinstance(expr, RemapRows):
+        return ["rows", inputs, expr.index.digest, expr.shape]
     settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]
     return ["merge", expr.method, expr.name, inputs, expr.has_base, settings, expr.seed, expr.dtype]
 

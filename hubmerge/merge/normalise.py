@@ -10,7 +10,16 @@ import yaml
 
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.plan import Plan
-from hubmerge.merge.recipe import Recipe, Slice, SliceSource, Source
+from hubmerge.merge.recipe import (
+    ModelToken,
+    Recipe,
+    Slice,
+    SliceSource,
+    Source,
+    TokenChoice,
+    TokenizerChoice,
+    ZeroToken,
+)
 from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
 from hubmerge.weights.reference import ModelRef
 
@@ -29,6 +38,8 @@ def _recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str,
         "models": [_entry(source, commits) for source in recipe.slices[0].sources] if whole else None,
         "slices": None if whole else [_slice(slice_, commits) for slice_ in recipe.slices],
         "parameters": _with_defaults(recipe),
+        "tokenizer": None if recipe.tokenizer is None else _tokenizer(recipe.tokenizer, commits),
+        "chat_template": recipe.chat_template,
         "dtype": recipe.dtype,
         "out_dtype": recipe.out_dtype,
         "seed": recipe.seed,
@@ -52,6 +63,27 @@ def _entry(source: SliceSource, commits: Mapping[ModelRef, str | None]) -> dict[
     if source.parameters:
         content["parameters"] = {name: _setting(setting) for name, setting in source.parameters.items()}
     return content
+
+
+def _tokenizer(choice: TokenizerChoice, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    source = choice.source if isinstance(choice.source, str) else _source(choice.source, commits)
+    tokens = {token: _token(entry, commits) for token, entry in choice.tokens.items()}
+    content = {"source": source, "tokens": tokens, "pad_to_multiple_of": choice.pad_to_multiple_of}
+    return {key: value for key, value in content.items() if value is not None and value != {}}
+
+
+def _token(choice: TokenChoice, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    force = {"force": True} if choice.force else {}
+    match choice.source:
+        case None:
+            return force
+        case ZeroToken():
+            return {"source": {"kind": "zero"}, **force}
+        case ModelToken(model=model, token=token, token_id=token_id):
+            row = {"token": token} if token is not None else {"token_id": token_id}
+            return {"source": {"kind": "model_token", "model": _source(model, commits), **row}, **force}
+        case source:
+            return {"source": _source(source, commits), **force}
 
 
 def _source(source: Source, commits: Mapping[ModelRef, str | None]) -> Any:

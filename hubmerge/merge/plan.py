@@ -6,17 +6,22 @@ streaming; printing it is the dry run; comparing two fingerprints tells whether 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.errors import PlanError, RecipeError
 from hubmerge.merge.adapted import stored_models
 from hubmerge.merge.assemble import Findings, assemble, sentences
+from hubmerge.merge.chat_template import with_chat_template
 from hubmerge.merge.expr import Expr, loads
-from hubmerge.merge.planned import PlannedModel, PlannedTensor, planned_model
+from hubmerge.merge.planned import PlannedModel, PlannedTensor, PlannedTokenizer, planned_model
 from hubmerge.merge.recipe import Recipe, Source
 from hubmerge.merge.result_config import result_config
+from hubmerge.merge.token_rules import tokenizer_sources
+from hubmerge.merge.vocabularies import TokenizerOf, align_models, distinct, input_sources, torn_vocabulary
+from hubmerge.tokenizer import read_tokenizer
 from hubmerge.weights.checkpoint import Checkpoint, ParentKey, parent_checkpoints
 from hubmerge.weights.files import FileEntry
 from hubmerge.weights.header import TensorInfo, build_header, item_size
@@ -83,7 +88,8 @@ class Plan:
 
     Attributes:
         parents: `Load.parent` counts into this.
-        donor: Number of the parent that gives config.json and tokenizer files.
+        donor: Number of the parent that gives config.json and what stands beside it.
+        tokenizer: What the result's texts are split by.
         config: config.json of the result.
         layer_count: Layers of the result; 0 if tensor names show none.
         notes: What the reader should know before starting, one sentence each.
@@ -92,6 +98,7 @@ class Plan:
     recipe: Recipe
     parents: tuple[Parent, ...]
     donor: int
+    tokenizer: PlannedTokenizer
     config: Mapping[str, Any]
     shards: tuple[ShardPlan, ...]
     layer_count: int
@@ -137,9 +144,9 @@ def build_plan(
     findings = Findings()
     parents = parent_checkpoints(checkpoints.values())
     stored = stored_models(checkpoints, findings)
-    model, layer_count = _Planner(stored, findings).plan(recipe)
+    model, layer_count = _Planner(stored, _tokenizer_reader(parents.values()), findings).plan(recipe)
     if findings.problems:
-        raise PlanError(sentences(findings.problems))
+        raise PlanError(sentences(findings.problems), hint=findings.hint)
     if not model.tensors:
         raise PlanError(["the models hold no tensors"])
     shards = lay_out(list(model.tensors.values()), shard_bytes=shard_bytes)
@@ -147,6 +154,7 @@ def build_plan(
         recipe=recipe,
         parents=_parents(parents, shards),
         donor=model.donor,
+        tokenizer=model.tokenizer,
         config=model.config,
         shards=shards,
         layer_count=layer_count,
@@ -188,19 +196,38 @@ def lay_out(tensors: Sequence[PlannedTensor], *, shard_bytes: int) -> tuple[Shar
 class _Planner:
     """Plans a recipe and those nested in it, each once."""
 
-    def __init__(self, stored: Mapping[ModelRef, PlannedModel], findings: Findings) -> None:
+    def __init__(self, stored: Mapping[ModelRef, PlannedModel], tokenizer_of: TokenizerOf, findings: Findings) -> None:
         self._stored = stored
+        self._tokenizer_of = tokenizer_of
         self._merged: dict[int, PlannedModel] = {}
         self._findings = findings
 
     def plan(self, recipe: Recipe) -> tuple[PlannedModel, int]:
         """Returns the recipe's result as a model, and its number of layers."""
-        sections, tensors = assemble(recipe, self._model_of, self._findings)
-        donor = self._model_of(recipe.base_model or recipe.slices[0].sources[0].model)
+        aligned = self._align(recipe)
+        sections, tensors = assemble(recipe, aligned, self._findings)
+        donor = aligned(recipe.base_model or recipe.slices[0].sources[0].model)
         layers = [layer for section in sections for layer in section.layers_of(donor)]
         config = result_config(donor, tensors=tensors, layers=layers)
         label = recipe.name or f"the {recipe.method} merge"
-        return planned_model(label, donor=donor.donor, config=config, tensors=tensors), len(layers)
+        tokenizer = with_chat_template(donor.tokenizer, recipe.chat_template, self._inputs(recipe), self._tokenizer_of)
+        model = planned_model(label, donor=donor.donor, config=config, tensors=tensors, tokenizer=tokenizer)
+        if problem := torn_vocabulary(model, donor):
+            self._findings.problem(*problem)
+        return model, len(layers)
+
+    def _align(self, recipe: Recipe) -> Callable[[Source], PlannedModel]:
+        """Returns what gives the recipe's models, all with one vocabulary."""
+        aligned = align_models(recipe, self._model_of, self._tokenizer_of)
+        for note in aligned.notes:
+            self._findings.note("vocabulary", note)
+        for where, problem in aligned.problems:
+            self._findings.problem(where, problem)
+        self._findings.hint = self._findings.hint or aligned.hint
+        return lambda source: aligned.models.get(id(self._model_of(source)), self._model_of(source))
+
+    def _inputs(self, recipe: Recipe) -> list[PlannedModel]:
+        return distinct(self._model_of(source) for source in input_sources(recipe))
 
     def _model_of(self, source: Source) -> PlannedModel:
         if isinstance(source, ModelRef):
@@ -213,25 +240,22 @@ class _Planner:
 def _refuse_unsupported(recipe: Recipe) -> None:
     if recipe.modules is not None:
         raise RecipeError("modules: merging the parts of a model by recipes of their own is not supported yet")
-    if recipe.tokenizer is not None:
-        raise RecipeError(
-            "tokenizer: building a new vocabulary is not supported yet",
-            hint="Leave the key out: the tokenizer is then copied from the base model, or from the first model.",
-        )
-    if recipe.chat_template is not None:
-        raise RecipeError(
-            "chat_template: choosing a template is not supported yet; leave the key out to keep the base model's"
-        )
 
 
 def _model_refs(recipe: Recipe) -> Iterable[ModelRef]:
-    sources = [source.model for slice_ in recipe.slices for source in slice_.sources]
-    bases = [slice_.base_model for slice_ in recipe.slices]
-    for source in (recipe.base_model, *bases, *sources):
+    named = () if recipe.tokenizer is None else tokenizer_sources(recipe.tokenizer)
+    for source in (*input_sources(recipe), *named):
         if isinstance(source, Recipe):
             yield from _model_refs(source)
-        elif source is not None:
+        else:
             yield source
+
+
+def _tokenizer_reader(checkpoints: Iterable[Checkpoint]) -> TokenizerOf:
+    """Returns what gives a model's tokenizer; a parent's is read when it is first asked for, and once."""
+    files = [checkpoint.files for checkpoint in checkpoints]
+    stored = functools.cache(lambda parent: read_tokenizer(files[parent]))
+    return lambda model: model.tokenizer.built or stored(model.tokenizer.parents[0])
 
 
 def _parents(checkpoints: Mapping[ParentKey, Checkpoint], shards: Sequence[ShardPlan]) -> tuple[Parent, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hubmerge.merge.expr import Expr, Load
 from hubmerge.merge.layers import LayerStack, layer_index, main_stack, part_in_layer, role
+from hubmerge.tokenizer import Tokenizer
 from hubmerge.weights.checkpoint import Checkpoint
 from hubmerge.weights.json_files import text_config
 
@@ -37,12 +38,31 @@ class PlannedTensor:
 
 
 @dataclass(frozen=True)
+class PlannedTokenizer:
+    """The tokenizer of a model that can be made.
+
+    Attributes:
+        parents: Numbers of the parents whose vocabulary it has: first the one whose files and ids it has, then those
+            that tokens were added from.
+        built: In place of the first parent's; None if that one's files are taken as they are.
+        chat_template: Jinja text in place of the template that comes with the files; None to leave that.
+        template_from: Where `chat_template` comes from: its name in recipes, or the number of the parent that has it;
+            None if it is the recipe's own.
+    """
+
+    parents: tuple[int, ...]
+    built: Tokenizer | None = None
+    chat_template: str | None = None
+    template_from: str | int | None = None
+
+
+@dataclass(frozen=True)
 class PlannedModel:
     """A model that can be made.
 
     Attributes:
         label: What messages call it.
-        donor: Number of the parent whose config.json and tokenizer files it has.
+        donor: Number of the parent whose config.json it has, and what stands beside it.
         config: config.json as it will be.
         layers: The layers that slices and gradients count; None if the names show none.
         parts_by_layer: What follows the layer's number in the names of its tensors, by layer, in order; under None the
@@ -55,6 +75,7 @@ class PlannedModel:
     tensors: Mapping[str, PlannedTensor]
     layers: LayerStack | None
     parts_by_layer: Mapping[int | None, Sequence[str]]
+    tokenizer: PlannedTokenizer
 
     @property
     def layer_count(self) -> int:
@@ -91,15 +112,26 @@ def from_checkpoint(checkpoint: Checkpoint, *, parent: int) -> PlannedModel:
         name: PlannedTensor(name, source.info.dtype, source.info.shape, Load(parent, source.file, source.info))
         for name, source in checkpoint.tensors.items()
     }
-    return planned_model(checkpoint.files.label, donor=parent, config=checkpoint.config, tensors=tensors)
+    return planned_model(
+        checkpoint.files.label,
+        donor=parent,
+        config=checkpoint.config,
+        tensors=tensors,
+        tokenizer=PlannedTokenizer((parent,)),
+    )
 
 
 def planned_model(
-    label: str, *, donor: int, config: Mapping[str, Any], tensors: Mapping[str, PlannedTensor]
+    label: str,
+    *,
+    donor: int,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, PlannedTensor],
+    tokenizer: PlannedTokenizer,
 ) -> PlannedModel:
     """Returns the model that has these tensors, its layers found from their names."""
     layers = main_stack(tensors, config)
     by_layer: dict[int | None, list[str]] = {}
     for name in tensors:
         by_layer.setdefault(layer_index(name, layers), []).append(part_in_layer(name, layers))
-    return PlannedModel(label, donor, config, tensors, layers, by_layer)
+    return PlannedModel(label, donor, config, tensors, layers, by_layer, tokenizer)

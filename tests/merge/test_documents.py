@@ -15,7 +15,7 @@ from hubmerge.merge.describe import merge_facts, parents_of
 from hubmerge.merge.documents import LicenceChoice, decide_licence
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge, plan_recipe
-from hubmerge.merge.side_files import donor_files
+from hubmerge.merge.side_files import side_files
 from tests.checkpoints import write_tensors
 from tests.merge.recipes import whole
 
@@ -32,7 +32,7 @@ def facts_of(recipe: dict[str, Any], *, target: str = "org/name", is_repo: bool 
             target=target,
             is_repo=is_repo,
             shards=[],
-            side_files=donor_files(merge.checkpoints[merge.plan.donor]),
+            side_files=side_files(merge.plan.tokenizer, merge.plan.donor, merge.checkpoints),
         )
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hubmerge.merge.side_files import donor_files
+from hubmerge.merge.planned import PlannedTokenizer
+from hubmerge.merge.side_files import side_files
 from hubmerge.weights.checkpoint import open_checkpoint
 from hubmerge.weights.reference import parse_reference
 from tests.checkpoints import write_llama
@@ -36,5 +37,5 @@ def test_tokenizer_template_generation_and_processor_files_are_taken_and_nothing
     for name in (*TAKEN, *LEFT):
         (donor / name).parent.mkdir(exist_ok=True)
         (donor / name).write_bytes(name.encode())
-    files = donor_files(open_checkpoint(parse_reference(str(donor))))
+    files = side_files(PlannedTokenizer((0,)), 0, [open_checkpoint(parse_reference(str(donor)))])
     assert files == {name: name.encode() for name in TAKEN}

@@ -1,0 +1,7 @@
+"""Vocabularies: read as data, united, and aligned, so that rows of embeddings can be merged token by token."""
+
+from __future__ import annotations
+
+from hubmerge.tokenizer.read import TOKENIZER_FILES, Tokenizer, VocabularyKind, read_tokenizer
+
+__all__ = ["TOKENIZER_FILES", "Tokenizer", "VocabularyKind", "read_tokenizer"]
