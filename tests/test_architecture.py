@@ -32,8 +32,9 @@ LAYERS = (
     ("publish", "card"),
     ("merge.expr", "merge.recipe"),
     ("merge.planned", "merge.slots", "merge.assemble", "merge.result_config", "merge.plan", "merge.fingerprint"),
+    ("lineage",),
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
-    ("merge.describe", "merge.documents", "merge.summary", "merge.pipeline"),
+    ("merge.describe", "merge.ancestry", "merge.documents", "merge.summary", "merge.pipeline"),
     ("localhub",),
     ("display", "cli", "__main__"),
 )
@@ -47,6 +48,7 @@ HUB_MODULES = (
     "publish.hub",
     "publish.refusals",
     "card.validate",
+    "lineage.fetch",
     "cli",
 )
 """Where huggingface_hub may be imported: the files that talk to the Hub."""
