@@ -35,12 +35,15 @@ def rebuilt_recipe(lineage: Lineage) -> str:
     root = lineage.nodes[lineage.root]
     if not _is_usable(root):
         raise RecipeError(_why_not(root), hint=_nearest(lineage))
-    merges = _merges(lineage.forward)
+    acyclic = lineage.forward
+    merges = _merges(acyclic)
     names = _document_names(merges)
-    documents = [text for node in reversed(merges) for text in _documents(lineage, node, names)]
-    recipe = _heading(lineage, merges) + "---\n".join(documents)
-    load_recipe(recipe, lenient=True)
-    return recipe
+    documents = [text for node in reversed(merges) for text in _documents(acyclic, node, names)]
+    heading = _heading(acyclic, merges)
+    recipe = "---\n".join(documents)
+    if not _is_readable(recipe, lenient=False):
+        heading += "# Some of its keys are not known here: give --lenient to the command that takes it.\n"
+    return heading + recipe
 
 
 def _merges(lineage: Lineage) -> list[Node]:
@@ -58,8 +61,12 @@ def _merges(lineage: Lineage) -> list[Node]:
 def _is_usable(node: Node) -> bool:
     if node.relation is not Relation.MERGE or node.recipe is None:
         return False
+    return _is_readable(node.recipe, lenient=True)
+
+
+def _is_readable(recipe: str, *, lenient: bool) -> bool:
     try:
-        load_recipe(node.recipe, lenient=True)
+        load_recipe(recipe, lenient=lenient)
     except RecipeError:
         return False
     return True

@@ -17,7 +17,7 @@ class Published:
     """One repo as its author publishes it."""
 
     repo_id: str
-    metadata: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=lambda: {"license": "apache-2.0"})
     body: str = ""
     recipe: str | None = None
     adapter: Mapping[str, object] | None = None
