@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hubmerge.cli_lineage import lineage
 from hubmerge.errors import HubmergeError
 from hubmerge.version import __version__
 
@@ -112,6 +113,7 @@ _run_options = _adding(
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Template of the model card, in place of the shipped one.",
     ),
+    click.option("--no-lineage", is_flag=True, help="Do not read the parents' ancestry for the model card."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
 )
@@ -236,6 +238,9 @@ def merge_and_push(  # one option a parameter
     _print_result(published, as_json=as_json)
 
 
+main.add_command(lineage)
+
+
 @main.group()
 def hub() -> None:
     """Run a small Hub of your own, for tests, rehearsals and machines without a network.
@@ -304,6 +309,7 @@ def _options(given: dict[str, Any]) -> MergeOptions:
         stream=StreamOptions(**{name: value for name, value in stream.items() if value is not None}),
         licence=LicenceChoice(licence, reason) if licence and reason else None,
         template=given.get("template"),
+        lineage=not given.get("no_lineage"),
     )
 
 

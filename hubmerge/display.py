@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -16,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hubmerge.card.facts import LicenceDecision
+from hubmerge.lineage import crawl
 from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.plan import Plan
@@ -80,6 +83,13 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
+
+
+@contextmanager
+def crawl_progress(console: Console) -> Iterator[crawl.Progress]:
+    """Gives what shows how far a crawl is, on a terminal; elsewhere nothing is shown."""
+    with console.status("Asking the Hub") as status:
+        yield lambda looked_at, known, name: status.update(f"{looked_at} of at least {known} models: {escape(name)}")
 
 
 class _Amount(ProgressColumn):

@@ -35,10 +35,11 @@ LAYERS = (
     ("merge.planned", "merge.slots", "merge.assemble", "merge.adapted", "merge.result_config"),
     ("merge.token_rules", "merge.token_tables", "merge.vocabularies", "merge.chat_template"),
     ("merge.plan", "merge.fingerprint"),
+    ("lineage",),
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
-    ("merge.describe", "merge.documents", "merge.summary", "merge.pipeline"),
+    ("merge.describe", "merge.ancestry", "merge.documents", "merge.summary", "merge.pipeline"),
     ("localhub",),
-    ("display", "cli", "__main__"),
+    ("display", "cli_lineage", "cli", "__main__"),
 )
 """From the ground up; a module imports from its own line or from those above it."""
 
@@ -50,6 +51,7 @@ HUB_MODULES = (
     "publish.hub",
     "publish.refusals",
     "card.validate",
+    "lineage.fetch",
     "cli",
 )
 """Where huggingface_hub may be imported: the files that talk to the Hub."""

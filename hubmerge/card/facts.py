@@ -83,6 +83,21 @@ class ParentFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AncestryFacts:
+    """What lies behind the parents.
+
+    Attributes:
+        chart: The whole ancestry, or the nearest part of it, as a Mermaid flowchart.
+        summary: Its size, as a sentence without a full stop.
+        warnings: What is wrong in it, whole sentences.
+    """
+
+    chart: str
+    summary: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileFacts:
     """One file of the merge; `sha256` is 64 hexadecimal digits, or None where nobody computed it."""
 
@@ -118,6 +133,7 @@ class MergeFacts:
         fingerprint: Of the plan.
         files: In the order in which they are listed.
         notes: Warnings of the plan, whole sentences.
+        ancestry: None where nothing is known beyond the parents.
     """
 
     repo_id: str | None
@@ -142,4 +158,5 @@ class MergeFacts:
     fingerprint: str
     files: tuple[FileFacts, ...] = ()
     notes: tuple[str, ...] = ()
+    ancestry: AncestryFacts | None = None
     licence: LicenceDecision

@@ -88,6 +88,11 @@ def join_licences(parents: Sequence[ParentLicence], *, repo_id: str | None = Non
     return _undecided(declared, reasons, notices)
 
 
+def licence_families(parent: ParentLicence) -> tuple[Family, ...]:
+    """Returns the family of each licence that a parent declares; UNKNOWN for none."""
+    return tuple(_declared(text.strip(), parent).family for text in (parent.license or "").split(","))
+
+
 def override_licence(
     decision: LicenceDecision, *, license: str, reason: str, name: str | None = None, link: str | None = None
 ) -> LicenceDecision:

@@ -75,7 +75,8 @@ def _environment(template: Path | None) -> Environment:
 
 
 def _section(environment: Environment, name: str, facts: MergeFacts) -> Markdown:
-    context = {"merge": facts, "graph": lineage_graph(facts)}
+    graph = facts.ancestry.chart if facts.ancestry else lineage_graph(facts)
+    context = {"merge": facts, "graph": graph}
     text = _rendered(environment, f"sections/{name}.md.jinja", context)
     return Markdown(fence_section(name, text) if text.strip() else "")
 

@@ -15,6 +15,9 @@ from hubmerge.localhub.routes_xet import xet_headers
 
 def _resolve(call: Call) -> Response:
     repo = call.downloadable(call.repo())
+    if call.params["repo"] != repo.id:  # it has been renamed since
+        moved = call.request.scope["raw_path"].decode("latin-1").replace(call.params["repo"], repo.id, 1)
+        return Response(None, 307, {"Location": moved})
     commit = call.commit(repo)
     path = call.params["path"]
     entry = call.state.repos.tree(repo, commit).get(path)

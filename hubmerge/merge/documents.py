@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hubmerge.card.facts import LicenceDecision, Outcome, ParentFacts
@@ -14,6 +14,9 @@ from hubmerge.card.parents import parent_licence
 from hubmerge.card.render import render_card
 from hubmerge.card.validate import validate_card
 from hubmerge.errors import LicenceError
+from hubmerge.lineage.graph import Lineage
+from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
+from hubmerge.merge.ancestry import ancestry_facts
 from hubmerge.merge.describe import lock_facts, merge_facts, parents_of
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.side_files import side_files
@@ -68,18 +71,21 @@ class Documents:
         card = self._card([], previous_card)
         return validate_card(card) if self.is_repo else ()
 
-    def files(self, shards: Sequence[StagedShard], previous_card: bytes | None) -> dict[str, bytes]:
-        """Returns every file but the shards."""
+    def files(
+        self, shards: Sequence[StagedShard], previous_card: bytes | None, lineage: Lineage | None = None
+    ) -> dict[str, bytes]:
+        """Returns every file but the shards; lineage.json where the ancestry is known."""
         lock = render_lock(lock_facts(self.plan, self.checkpoints, shards))
         return {
             **self.side_files,
             **model_files(self.plan),
             RECIPE_FILENAME: self.plan.recipe.text.encode(),
             LOCK_FILE: lock.encode(),
-            CARD_FILENAME: self._card(shards, previous_card).encode(),
+            **({} if lineage is None else {LINEAGE_FILE: render_lineage(lineage).encode()}),
+            CARD_FILENAME: self._card(shards, previous_card, lineage).encode(),
         }
 
-    def _card(self, shards: Sequence[StagedShard], previous: bytes | None) -> str:
+    def _card(self, shards: Sequence[StagedShard], previous: bytes | None, lineage: Lineage | None = None) -> str:
         facts = merge_facts(
             self.plan,
             self.parents,
@@ -89,6 +95,7 @@ class Documents:
             shards=shards,
             side_files=self.side_files,
         )
+        facts = replace(facts, ancestry=None if lineage is None else ancestry_facts(lineage))
         return render_card(
             facts, template=self.template, previous=None if previous is None else previous.decode(errors="replace")
         )

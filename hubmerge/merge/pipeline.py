@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hubmerge.merge.ancestry import ancestry_in_background
 from hubmerge.merge.documents import CARD_FILENAME, LicenceChoice, write_documents
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, model_refs
@@ -36,6 +37,7 @@ class MergeOptions:
         source_token: For reading parents; None for the token that the user logged in with, False for none.
         licence: The licence to publish under, in place of the one that follows from the parents'.
         template: A card template in place of the shipped one.
+        lineage: Whether the parents' own parents are read for the card of a merge that is pushed.
     """
 
     lenient: bool = False
@@ -45,6 +47,7 @@ class MergeOptions:
     source_token: str | bool | None = None
     licence: LicenceChoice | None = None
     template: Path | None = None
+    lineage: bool = True
 
 
 DEFAULT_OPTIONS = MergeOptions()
@@ -155,14 +158,24 @@ def _run(merge: OpenMerge, publisher: Publisher, *, target: str, is_repo: bool, 
         choice=options.licence,
         template=options.template,
     )
+    background = ancestry_in_background(
+        merge.plan,
+        title=target,
+        licence=documents.licence.license,
+        token=options.source_token,
+        progress=progress,
+        is_wanted=is_repo and options.lineage,
+    )
     try:
         staged = publisher.open()
         previous_card = publisher.existing(CARD_FILENAME)
         for warning in documents.check(previous_card):
             progress.say(f"The Hub says of the model card: {warning}")
         progress.begin(merge.plan)
-        shards = _make_shards(merge, publisher, staged, progress)
-        return publisher.publish(shards, documents.files(shards, previous_card))
+        with background as ancestry:
+            shards = _make_shards(merge, publisher, staged, progress)
+            lineage = ancestry.result()
+        return publisher.publish(shards, documents.files(shards, previous_card, lineage))
     finally:
         publisher.close()
 

@@ -129,3 +129,10 @@ def test_paths_do_not_lead_out(hub: LocalHub, repo: str, path: str, status: int)
     assert answer.status == status
     assert b"hf_" not in answer.body
     assert "X-Evil" not in answer.headers
+
+
+def test_files_of_a_renamed_repo_are_redirected_to_its_new_name(hub: LocalHub, api: HfApi, repo: str) -> None:
+    api.upload_file(path_or_fileobj=b"a", path_in_repo="a.txt", repo_id=repo)
+    api.move_repo(repo, f"{repo}-moved")
+    answer = send(hub, "GET", f"/{repo}/resolve/main/a.txt")
+    assert (answer.status, answer.headers["Location"]) == (307, f"/{repo}-moved/resolve/main/a.txt")

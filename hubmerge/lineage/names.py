@@ -1,0 +1,57 @@
+"""How cards and recipes name models: Hub ids, links, cache paths, and folders of machines that nobody else has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hubmerge.weights.reference import is_hub_id
+
+_HUB_ADDRESS = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[\w.-]+))?(?:[/?#].*)?",
+    re.ASCII,
+)
+_CACHED = re.compile(
+    r"(?:.*[/\\])?models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)"
+    r"(?:[/\\]snapshots[/\\](?P<revision>[0-9a-f]{40}))?(?:[/\\].*)?",
+    re.ASCII,
+)
+_OTHER_KINDS = ("datasets/", "spaces/", "collections/", "papers/", "blog/", "docs/", "models/")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model as somebody names it.
+
+    Attributes:
+        text: The name as it is written.
+        repo_id: None where no repo of the Hub can be meant.
+        revision: None where none is named.
+    """
+
+    text: str
+    repo_id: str | None
+    revision: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The repo id, or the last part of a path: the rest of it is its owner's business."""
+        return self.repo_id or re.split(r"[/\\]", self.text.rstrip("/\\"))[-1]
+
+
+def named_models(text: str) -> tuple[NamedModel, ...]:
+    """Returns the models that a reference names: one, or with `model+adapter` two."""
+    parts = (part.strip() for part in text.strip().split("+"))
+    return tuple(_named(part) for part in parts if part)
+
+
+def _named(text: str) -> NamedModel:
+    match = _HUB_ADDRESS.fullmatch(text)
+    if match is not None and not match["id"].startswith(_OTHER_KINDS):
+        return NamedModel(text, match["id"], match["revision"])
+    match = _CACHED.fullmatch(text)
+    if match is not None:
+        return NamedModel(text, f"{match['owner']}/{match['name']}", match["revision"])
+    name, _, revision = text.partition("@")
+    return NamedModel(text, name, revision or None) if is_hub_id(name) else NamedModel(text, None)

@@ -1,0 +1,66 @@
+"""`hubmerge lineage` as people call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hubmerge.cli import main
+from hubmerge.merge.recipe import load_recipe
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["lineage", *arguments])
+
+
+def test_the_tree_is_printed(published_monarch: str) -> None:
+    result = run(published_monarch)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "mlabonne/AlphaMonarch-7B  fine-tune · dpo  cc-by-nc-4.0"
+    assert result.stdout.splitlines()[-1] == "34 ancestors, 4 of them reached more than one way"
+
+
+def test_depth_ends_the_tree(published_monarch: str) -> None:
+    lines = run(published_monarch, "--depth", "1").stdout.splitlines()
+    assert lines[2] == "    └── mlabonne/Monarch-7B  not followed"
+
+
+def test_an_audit_that_needs_consent_exits_with_3(published_monarch: str) -> None:
+    result = run(published_monarch, "--audit")
+    assert result.exit_code == 3
+    assert result.stdout.splitlines()[-1] == "Licence that follows from all ancestors: none; a person must decide."
+
+
+def test_an_audit_without_a_finding_exits_with_0(published_monarch: str) -> None:
+    result = run("mlabonne/BeagleSempra-7B", "--audit")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "Nothing is wrong that public pages could show.")
+
+
+def test_json_mermaid_and_recipe_are_printed_whole(published_monarch: str) -> None:
+    assert json.loads(run(published_monarch, "--json").stdout)["root"] == published_monarch
+    assert run(published_monarch, "--mermaid").stdout.startswith("flowchart TD\n")
+    assert load_recipe(run("mlabonne/BeagSake-7B", "--recipe").stdout).method == "slerp"
+
+
+def test_an_svg_is_written(published_monarch: str, tmp_path: Path) -> None:
+    result = run(published_monarch, "--svg", str(tmp_path / "tree.svg"))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (tmp_path / "tree.svg").read_text().startswith("<svg ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nobody/none"], "Error: there is no model nobody/none on the Hub, or it is private and no token was given"),
+        (
+            ["mlabonne/BeagleSempra-7B", "--recipe"],
+            "Error: mlabonne/BeagleSempra-7B publishes no recipe (no known parents)",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(published_monarch: str, arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, message)
