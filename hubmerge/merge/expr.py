@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Block, Settings, blocks_of
+from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, can_run
 from hubmerge.weights.header import TensorInfo
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
@@ -90,7 +91,7 @@ def evaluate(expr: Expr, *, dtype: str, source: Source) -> Iterator[tuple[Block,
         expr = replace(expr, dtype=None)  # the rounding below is this one
     node = _node(expr, source)
     for block in blocks_of(node.shape):
-        yield block, node.load(block).to(TORCH_DTYPES[dtype])
+        yield block, node.rounded(block, TORCH_DTYPES[dtype])
 
 
 class _Node(Protocol):
@@ -103,6 +104,8 @@ class _Node(Protocol):
     def is_double(self) -> bool: ...
 
     def load(self, block: Block) -> Tensor: ...
+
+    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor: ...
 
 
 def _node(expr: Expr, source: Source) -> _Node:
@@ -120,13 +123,20 @@ class _Leaf:
         self.is_double = expr.tensor.dtype == "F64"
         self._expr = expr
         self._source = source
-        self._stored = TORCH_DTYPES[expr.tensor.dtype]
+        self.dtype = TORCH_DTYPES[expr.tensor.dtype]
 
-    def load(self, block: Block) -> Tensor:
-        size = self._stored.itemsize
+    def stored(self, block: Block) -> Tensor:
+        """Returns a block as it is stored; the caller must not write to it."""
+        size = self.dtype.itemsize
         raw = self._source.read(self._expr, block.start * size, block.stop * size)
         aligned = raw if raw.storage_offset() % size == 0 else raw.clone()
-        return aligned.view(self._stored).to(torch.float64 if self.is_double else torch.float32, copy=True)
+        return aligned.view(self.dtype)
+
+    def load(self, block: Block) -> Tensor:
+        return self.stored(block).to(torch.float64 if self.is_double else torch.float32, copy=True)
+
+    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor:
+        return self.load(block).to(dtype)
 
 
 class _Merged:
@@ -145,9 +155,22 @@ class _Merged:
             return result
         return result.to(TORCH_DTYPES[self._expr.dtype]).to(result.dtype)
 
+    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor:
+        is_last_rounding = self._expr.dtype is None and dtype in DTYPE_CODES
+        stored = self._operands.stored(block) if self._kernel and is_last_rounding else None
+        if self._kernel is None or stored is None:
+            return self.load(block).to(dtype)
+        result = torch.empty(block.elements, dtype=dtype)
+        self._kernel(stored, result, first=block.start)
+        return result
+
     @cached_property
     def _state(self) -> Any:
         return self._method.prepare(self._operands, self._expr.settings) if self._method.prepare else None
+
+    @cached_property
+    def _kernel(self) -> Kernel | None:
+        return self._method.compiled(self._expr.settings, self._state) if self._method.compiled else None
 
 
 class _Operands:
@@ -161,6 +184,11 @@ class _Operands:
         self.blocks = blocks_of(self.shape)
         self._nodes = nodes
         self._is_double = any(node.is_double for node in nodes)
+        self._leaves = [node for node in nodes if isinstance(node, _Leaf)]
+        self._have_kernels = len(self._leaves) == len(nodes) and can_run([leaf.dtype for leaf in self._leaves])
+
+    def stored(self, block: Block) -> list[Tensor] | None:
+        return [leaf.stored(block) for leaf in self._leaves] if self._have_kernels else None
 
     def load(self, block: Block) -> list[Tensor]:
         tensors = [node.load(block) for node in self._nodes]
