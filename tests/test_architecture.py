@@ -31,7 +31,7 @@ LAYERS = (
     ("weights.json_files", "weights.unsupported", "weights.shard_index", "weights.snapshot"),
     ("weights.lora_config", "weights.lora", "weights.checkpoint"),
     ("publish", "card", "tokenizer", "merge.row_map"),
-    ("merge.expr", "merge.recipe"),
+    ("merge.expr", "merge.evaluate", "merge.recipe"),
     ("merge.planned", "merge.slots", "merge.assemble", "merge.adapted", "merge.result_config"),
     ("merge.token_rules", "merge.token_tables", "merge.vocabularies", "merge.chat_template"),
     ("merge.plan", "merge.fingerprint"),

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from hubmerge.errors import MergeError
-from hubmerge.merge.expr import Expr, Load, Same, evaluate
+from hubmerge.merge.evaluate import evaluate
+from hubmerge.merge.expr import Expr, Load, Same
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead, buffer_of
@@ -26,6 +27,11 @@ from hubmerge.weights.shards import ShardFile
 
 COPY_BYTES = 4 << 20
 """Bytes of a tensor that is only copied, moved at a time."""
+
+
+def usable_cores() -> int:
+    """Returns the cores that this process may run on; of all, where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class StreamOptions:
         connections: Requests to the Hub at a time; more than eight measured slower.
     """
 
-    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    threads: int = field(default_factory=usable_cores)
     read_ahead_bytes: int = 512 << 20
     connections: int = 8
 

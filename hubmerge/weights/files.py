@@ -70,6 +70,7 @@ class LocalFiles:
         self._root = folder.resolve()
         self.label = str(folder)
         self._descriptors = OpenFiles()
+        self._paths: dict[str, Path] = {}
 
     def entries(self) -> Mapping[str, FileEntry]:
         """Returns the folder's files as they were at the first call."""
@@ -91,8 +92,10 @@ class LocalFiles:
         Raises:
             SourceError: There is no such file in the folder.
         """
-        entry_of(self, path)
-        return (self._root / path).resolve()
+        if path not in self._paths:  # asked for with every block that is read
+            entry_of(self, path)
+            self._paths[path] = (self._root / path).resolve()
+        return self._paths[path]
 
     def close(self) -> None:
         """Closes every file that was read."""

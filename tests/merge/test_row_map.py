@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubmerge.merge.expr import Expr, Load, Merge, RemapRows, evaluate, loads
+from hubmerge.merge.evaluate import evaluate
+from hubmerge.merge.expr import Expr, Load, Merge, RemapRows, loads
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS, Settings
 from hubmerge.merge.row_map import Pick, row_map
 from hubmerge.weights.header import TensorInfo

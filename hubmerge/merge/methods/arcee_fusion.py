@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Settings
-from hubmerge.merge.methods.selection import Query, find_cuts
+from hubmerge.merge.methods.selection import Measured, Query, find_cuts
 
 SMOOTHING = 1e-8
 """Added to probabilities, so that none is zero."""
@@ -63,7 +63,8 @@ def _threshold(operands: Operands, divergences: Tensor) -> float:
     """Returns median + 1.5·IQR of the importances, each quantile being the element at or below its place."""
     elements = math.prod(operands.shape)
     queries = [Query(0, elements - quarters * (elements - 1) // 4) for quarters in (1, 2, 3)]
-    cuts = find_cuts(operands, lambda tensors, block: [_importances(tensors, divergences, block)], queries)
+    importances = Measured(operands, lambda tensors, block: [_importances(tensors, divergences, block)])
+    cuts = find_cuts(operands, importances, queries)
     lower, median, upper = (cuts[query].threshold for query in queries)
     return median + OUTLIER_RANGES * (upper - lower)
 

@@ -5,7 +5,7 @@ P. T. Deep, R. Bhardwaj, S. Poria, "DELLA-Merging", https://arxiv.org/abs/2406.1
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,30 @@ from torch import Tensor
 
 from hubmerge.merge.methods.masks import LANE_VALUES, MaskKey, lanes, mask_key
 from hubmerge.merge.methods.method import Block, Operands, Settings
-from hubmerge.merge.methods.sparsify import Keep, keep_all, keep_none
+from hubmerge.merge.methods.sparsify import Keep, KeepAll, KeepNone
+
+
+@dataclass(frozen=True)
+class KeepRanked:
+    """Keeps an element with a probability that depends on its rank in its row.
+
+    Attributes:
+        limits: The int16 that a lane must be below, for each rank from the smallest magnitude on.
+    """
+
+    key: MaskKey
+    limits: Tensor
+
+    def __call__(self, values: Tensor, block: Block, /) -> Tensor:
+        """Multiplies by the random mask."""
+        rows = values.view(-1, block.row_length)
+        by_size = _columns_by_magnitude(rows)
+        drawn = lanes(self.key, block, values.device).view(-1, block.row_length).gather(1, by_size)
+        kept = torch.lt(drawn, self.limits.to(values.device), out=torch.empty_like(rows))
+        return values.mul_(torch.empty_like(rows).scatter_(1, by_size, kept).view(-1))
+
+    def rule(self) -> None:
+        """Returns None: compiled kernels do not sort."""
 
 
 def by_rank(operands: Operands, settings: Settings) -> list[Keep]:
@@ -32,26 +55,18 @@ def check_probabilities(settings: Settings) -> str | None:
 
 def _keeper(operands: Operands, index: int, density: float, epsilon: float) -> Keep:
     if density >= 1 or not operands.blocks:
-        return keep_all
+        return KeepAll()
     if density <= 0:
-        return keep_none
+        return KeepNone()
     limits = _limits(operands.blocks[0].row_length, density, epsilon)
-    return partial(_keep_ranked, key=mask_key(operands.seed, operands.name, index), limits=limits)
+    return KeepRanked(mask_key(operands.seed, operands.name, index), limits)
 
 
 def _limits(row_length: int, density: float, epsilon: float) -> Tensor:
-    """Returns the int16 that a lane must be below, for each rank in a row from the smallest magnitude on."""
+    """Returns the limits of the lanes of a row; see `KeepRanked`."""
     first, last = (density - epsilon, density + epsilon) if row_length > 1 else (density, density)
     probabilities = torch.linspace(first, last, row_length, dtype=torch.float64)
     return probabilities.mul_(LANE_VALUES).round_().clamp_(max=LANE_VALUES - 1).sub_(LANE_VALUES // 2).to(torch.int16)
-
-
-def _keep_ranked(values: Tensor, block: Block, *, key: MaskKey, limits: Tensor) -> Tensor:
-    rows = values.view(-1, block.row_length)
-    by_size = _columns_by_magnitude(rows)
-    drawn = lanes(key, block, values.device).view(-1, block.row_length).gather(1, by_size)
-    kept = torch.lt(drawn, limits.to(values.device), out=torch.empty_like(rows))
-    return values.mul_(torch.empty_like(rows).scatter_(1, by_size, kept).view(-1))
 
 
 def _columns_by_magnitude(rows: Tensor) -> Tensor:

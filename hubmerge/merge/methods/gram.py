@@ -27,22 +27,21 @@ def all_operands(tensors: list[Tensor]) -> list[Tensor]:
     return tensors
 
 
-def gram(operands: Operands, count: int, *, vectors: Vectors = all_operands, exact: bool) -> Matrix:
-    """Returns the (count, count) dot products ⟨vᵢ, vⱼ⟩ over whole tensors, added up in fp64 over the blocks in order.
+def gram(operands: Operands, count: int, *, vectors: Vectors = all_operands) -> Matrix:
+    """Returns the (count, count) dot products ⟨vᵢ, vⱼ⟩ over whole tensors in fp64, added up over the blocks in order.
+
+    Products in fp32 would be good to 1e-7 of ‖vᵢ‖‖vⱼ‖, too little for the small difference of nearly parallel vectors.
 
     Args:
         operands: The tensors.
         count: How many vectors there are.
         vectors: Makes the vᵢ of one block from its operands.
-        exact: Multiply in fp64 too. Otherwise products are fp32, good to about 1e-7 of ‖vᵢ‖‖vⱼ‖ and three times faster:
-            enough for the angle of two vectors, not for the small difference of nearly parallel ones.
     """
     pairs = list(combinations_with_replacement(range(count), 2))
     rows, columns = np.array(pairs).T
     total = np.zeros((count, count))
     for block in operands.blocks:
-        vs = vectors(operands.load(block))
-        total[rows, columns] += _dots([v.double() for v in vs] if exact else vs, pairs)
+        total[rows, columns] += _dots([v.double() for v in vectors(operands.load(block))], pairs)
     total[columns, rows] = total[rows, columns]
     return total
 

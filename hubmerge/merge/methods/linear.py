@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hubmerge.merge.methods.method import Base, Block, Method, Parameter, Scope, Settings
+from hubmerge.merge.native.kernels import WeightedSum
 
 NEGLIGIBLE = 1e-8
 """A sum of weights this small beside the largest weight is rounding noise, not a divisor."""
@@ -43,6 +44,10 @@ def _combine(tensors: list[Tensor], settings: Settings, _state: Any, _block: Blo
     return weighted_sum(tensors, _coefficients(settings))
 
 
+def _compiled(settings: Settings, _state: Any) -> WeightedSum:
+    return WeightedSum(_coefficients(settings))
+
+
 def _check(settings: Settings) -> str | None:
     weights = settings.column("weight")
     if settings.shared["normalize"] and adds_up_to_zero(weights):
@@ -67,6 +72,7 @@ LINEAR = Method(
     least=1,
     most=None,
     combine=_combine,
+    compiled=_compiled,
     check=_check,
     is_copy=_is_copy,
 )

@@ -6,7 +6,7 @@ A tensor of any size is merged in blocks of whole rows that fit in a core's cach
     combine(tensors, settings, state, block)  one block of every input -> that block of the result
 
 Blocks come in one fixed order that depends on the shape alone, and `prepare` adds up in fp64 in that order, so neither
-threads nor schedules can change a bit of the result.
+threads nor schedules can change a bit of the result. Methods that are used most have compiled kernels besides.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from hubmerge.merge.native.kernels import Kernel
 
 BLOCK_ELEMENTS = 131_072
 """Elements of a block. Three in fp32 stay in a 2 MiB L2 cache; kernels on 1 Mi elements measured 1.5-2 times slower."""
@@ -130,9 +132,13 @@ class Operands(Protocol):
             block: Any whole rows; they need not be one of `blocks`.
         """
 
+    def stored(self, block: Block) -> list[Tensor] | None:
+        """Returns the same as it is stored, not to be written to; None where there are no compiled kernels for it."""
+
 
 Prepare = Callable[[Operands, Settings], Any]
 Combine = Callable[[list[Tensor], Settings, Any, Block], Tensor]
+Compile = Callable[[Settings, Any], Kernel | None]
 Check = Callable[[Settings], str | None]
 
 
@@ -151,6 +157,8 @@ class Method:
         prepare: See the module; None if a block needs nothing from the rest of the tensor. The state that it returns
             may hold anything; combine only reads it.
         combine: See the module. It may overwrite its tensors and return one of them.
+        compiled: Returns what does the same as `combine` with these settings and this state, to the bit, on tensors as
+            they are stored; or None.
         check: Returns what is wrong with a tensor's settings, or None; asked while planning.
         is_copy: Whether settings make the result the only input unchanged, so that its bytes can be copied.
     """
@@ -165,6 +173,7 @@ class Method:
     most: int | None
     combine: Combine
     prepare: Prepare | None = None
+    compiled: Compile | None = None
     check: Check | None = None
     is_copy: Callable[[Settings], bool] | None = None
 

@@ -44,7 +44,7 @@ def _prepare(operands: Operands, settings: Settings) -> float | None:
     """Returns t of the whole tensor, None if every row has its own."""
     if settings.shared["filter_wise"]:
         return None
-    dots = gram(operands, len(settings.inputs), vectors=task_vectors, exact=True)
+    dots = gram(operands, len(settings.inputs), vectors=task_vectors)
     return _ratio(torch.from_numpy(dots)).item()
 
 

@@ -59,7 +59,7 @@ def _prepare(operands: Operands, settings: Settings) -> Arc | None:
     """Returns the weights of the whole tensor or of each column, None if every row has its own."""
     t = _position(settings)
     if settings.shared["nuslerp_flatten"] or len(operands.shape) < 2:
-        return _arc(torch.from_numpy(gram(operands, 2, vectors=_vectors, exact=True)).flatten()[[0, 1, 3]], t)
+        return _arc(torch.from_numpy(gram(operands, 2, vectors=_vectors)).flatten()[[0, 1, 3]], t)
     if settings.shared["nuslerp_row_wise"] and operands.blocks:
         return _arc(_column_dots(operands), t)
     return None

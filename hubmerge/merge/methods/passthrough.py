@@ -7,11 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from hubmerge.merge.methods.method import Base, Block, Method, Parameter, Scope, Settings
+from hubmerge.merge.native.kernels import WeightedSum
 
 
 def _combine(tensors: list[Tensor], settings: Settings, _state: Any, _block: Block) -> Tensor:
     (tensor,) = tensors
     return tensor.mul_(settings.inputs[0]["scale"])
+
+
+def _compiled(settings: Settings, _state: Any) -> WeightedSum:
+    return WeightedSum(settings.column("scale"))
 
 
 def _is_copy(settings: Settings) -> bool:
@@ -28,5 +33,6 @@ PASSTHROUGH = Method(
     least=1,
     most=1,
     combine=_combine,
+    compiled=_compiled,
     is_copy=_is_copy,
 )

@@ -15,7 +15,7 @@ from hubmerge.merge.methods.consensus import elected_signs, keep_elected, kept_w
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.linear import weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
-from hubmerge.merge.methods.selection import Cut, Query, find_cuts, keep_largest
+from hubmerge.merge.methods.selection import Cut, Measured, Query, find_cuts, keep_largest
 
 SMALLEST_ENERGY = 1e-6
 """Below this sum of mean squares the models count as equal."""
@@ -81,7 +81,8 @@ def _cut(operands: Operands, share: float) -> Cut | None:
     query = Query(0, int(varying * share))
     if query.rank <= 0:
         return NOTHING
-    return find_cuts(operands, lambda tensors, _block: [_variances(task_vectors(tensors))], [query])[query]
+    variances = Measured(operands, lambda tensors, _block: [_variances(task_vectors(tensors))])
+    return find_cuts(operands, variances, [query])[query]
 
 
 def _weights(energies: list[float]) -> list[float]:

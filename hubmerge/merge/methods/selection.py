@@ -4,7 +4,7 @@ A sample of rows gives a bracket around the k-th largest. One pass over the bloc
 and collects the few percent inside, among which the k-th is found exactly. If the bracket missed, a wider one is tried.
 
 Differences of bf16 weights take few distinct values, so that a large share of a tensor can equal an end of the bracket.
-Such ends are counted, never collected; what lies strictly between them is a small share, so memory stays small.
+Ends are therefore counted, never collected; what lies strictly between them is a small share, so memory stays small.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,10 +23,10 @@ from torch import Tensor
 
 from hubmerge.errors import MergeError
 from hubmerge.merge.methods.method import Block, Operands
+from hubmerge.merge.native.kernels import Bounds, Counts
 
-MAX_SPANS = 256
-MIN_SPANS = 64
-"""Spans of rows in a sample. With fewer their spread says little, and the tensor is small: all of it is collected."""
+SPANS = 64
+"""Spans of rows in a sample. Fewer would say little about their spread; a tensor too small for so many is collected."""
 SPAN_ELEMENTS = 2_048
 """Least elements of a span, where rows are shorter than that."""
 SAMPLED_SHARE = 16
@@ -38,6 +38,33 @@ STANDARD_ERRORS = (4, 16, 64, math.inf)
 Floats = NDArray[np.floating[Any]]
 Measure = Callable[[list[Tensor], Block], Sequence[Tensor]]
 """Makes the quantities to select from, one flat tensor each, from operands of whole rows, which it may overwrite."""
+
+
+class Quantities(Protocol):
+    """What to select from: one number or more for each element of a tensor."""
+
+    def values(self, block: Block) -> Sequence[Tensor]:
+        """Returns one flat tensor a quantity, to the bit the same each time."""
+
+    def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
+        """Returns what the bounds find in a block."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Quantities that a function makes from the operands."""
+
+    operands: Operands
+    measure: Measure
+
+    def values(self, block: Block) -> Sequence[Tensor]:
+        """Measures a block."""
+        return self.measure(self.operands.load(block), block)
+
+    def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
+        """Measures a block and counts."""
+        values = self.values(block)
+        return [count_between(values[each.series], each) for each in bounds]
 
 
 @dataclass(frozen=True)
@@ -61,28 +88,13 @@ class Cut:
     ties_stop: int
 
 
-@dataclass(frozen=True)
-class _Bracket:
-    """Bounds for the threshold. `has_ties` if elements may equal a bound; otherwise there are none."""
-
-    low: float
-    high: float
-    has_ties: bool
-
-
-_EVERYTHING = _Bracket(-math.inf, math.inf, has_ties=True)
-
-
 @dataclass
 class _Tally:
-    """What one pass finds for one query: counts and elements, an entry a block."""
+    """What one pass finds for one query, an entry a block."""
 
     query: Query
-    bracket: _Bracket
-    above: list[int] = field(default_factory=list)
-    at_high: list[int] = field(default_factory=list)
-    inside: list[Floats] = field(default_factory=list)
-    at_low: list[int] = field(default_factory=list)
+    bounds: Bounds
+    counts: list[Counts] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -94,20 +106,20 @@ class _Found:
     ties: list[int]
 
 
-def find_cuts(operands: Operands, measure: Measure, queries: Sequence[Query]) -> dict[Query, Cut]:
+def find_cuts(operands: Operands, quantities: Quantities, queries: Sequence[Query]) -> dict[Query, Cut]:
     """Returns the cut of each query.
 
     Reads a sample, then each block once, again if a bracket missed, and one block more for ties that are not all kept.
 
     Args:
         operands: The tensors, not empty.
-        measure: Makes the quantities from the operands, to the bit the same each time.
+        quantities: What is selected from.
         queries: What is wanted; ranks from 1 to the number of elements.
 
     Raises:
         MergeError: The quantity is not a number in so many places that the rank does not exist.
     """
-    sample = _sample(operands, measure)
+    sample = _sample(operands, quantities)
     cuts: dict[Query, Cut] = {}
     for width in STANDARD_ERRORS:
         tallies = [
@@ -115,13 +127,25 @@ def find_cuts(operands: Operands, measure: Measure, queries: Sequence[Query]) ->
             for query in queries
             if query not in cuts
         ]
-        _scan(operands, measure, tallies)
+        _scan(operands, quantities, tallies)
         for tally in tallies:
             if found := _locate(tally):
-                cuts[tally.query] = _cut(operands, measure, tally.query, found)
+                cuts[tally.query] = _cut(operands, quantities, tally.query, found)
         if all(query in cuts for query in queries):
             return cuts
     raise MergeError(f"{operands.name} holds NaN in one of the models, so its elements cannot be ranked by size")
+
+
+def count_between(values: Tensor, bounds: Bounds) -> Counts:
+    """Returns what bounds find among the values of one quantity."""
+    # numpy, on the CPU: finding a few elements among many took torch four times as long.
+    array = values.numpy(force=True)
+    return Counts(
+        above=_count_true(array > bounds.high),
+        at_high=_count_true(array == bounds.high),
+        at_low=_count_true(array == bounds.low),
+        inside=array[np.flatnonzero((array > bounds.low) & (array < bounds.high))],
+    )
 
 
 def keep_largest(values: Tensor, block: Block, *, cut: Cut) -> Tensor:
@@ -135,20 +159,19 @@ def keep_largest(values: Tensor, block: Block, *, cut: Cut) -> Tensor:
     return values
 
 
-def _sample(operands: Operands, measure: Measure) -> list[Floats] | None:
+def _sample(operands: Operands, quantities: Quantities) -> list[Floats] | None:
     """Returns a (spans, elements) sample of each quantity, or None if the tensor is small or has few rows."""
     row_length = operands.blocks[0].row_length
     rows = math.prod(operands.shape) // row_length
     span_rows = max(1, SPAN_ELEMENTS // row_length)
-    spans = min(MAX_SPANS, rows // (span_rows * SAMPLED_SHARE))
-    if spans < MIN_SPANS:
+    if rows < SPANS * span_rows * SAMPLED_SHARE:
         return None
-    stride = max(1, span_rows * row_length * spans // SAMPLE_ELEMENTS)
+    stride = max(1, SPANS * span_rows * row_length // SAMPLE_ELEMENTS)
     pieces: list[list[Floats]] = []
-    for span in range(spans):
-        first = span * (rows - span_rows) // (spans - 1)
+    for span in range(SPANS):
+        first = span * (rows - span_rows) // (SPANS - 1)
         block = Block(first * row_length, (first + span_rows) * row_length, row_length)
-        series = measure(operands.load(block), block)
+        series = quantities.values(block)
         # Begins at another column each time, since columns have scales of their own.
         pieces.append([values[span % stride :: stride].numpy(force=True).copy() for values in series])
     return [_stacked(series) for series in zip(*pieces, strict=True)]
@@ -160,50 +183,31 @@ def _stacked(pieces: Sequence[Floats]) -> Floats:
     return np.stack([piece[:width] for piece in pieces])
 
 
-def _bracket(sample: Sequence[Floats] | None, query: Query, elements: int, standard_errors: float) -> _Bracket:
+def _bracket(sample: Sequence[Floats] | None, query: Query, elements: int, standard_errors: float) -> Bounds:
     """Returns bounds that hold the query's element with the certainty of so many standard errors of its sampled rank.
 
     The error is estimated from the spread between spans, since rows differ in scale.
     """
     if sample is None or math.isinf(standard_errors):
-        return _EVERYTHING
+        return Bounds(query.series, -math.inf, math.inf)
     spans = sample[query.series]
     ordered = np.sort(spans, axis=None)[::-1]
     expected = query.rank / elements * ordered.size
     typical = ordered[min(int(expected), ordered.size - 1)]
     deviation = max(float(share.mean(axis=1).std()) for share in (spans > typical, spans >= typical))
     half_width = standard_errors * (deviation / math.sqrt(len(spans)) * ordered.size + 1)
-    return _bounded(ordered, int(expected - half_width), int(expected + half_width) + 1)
-
-
-def _bounded(ordered: Floats, high_rank: int, low_rank: int) -> _Bracket:
-    """Returns the bracket between two places of a descending sample, beyond which nothing is known."""
+    high_rank, low_rank = int(expected - half_width), int(expected + half_width) + 1
     high = float(ordered[high_rank]) if high_rank > 0 else math.inf
     low = float(ordered[low_rank]) if low_rank < ordered.size else -math.inf
-    if any(math.isinf(bound) or _count_true(ordered == bound) > 1 for bound in (low, high)):
-        return _Bracket(low, high, has_ties=True)
-    number = ordered.dtype.type
-    return _Bracket(_next(low, -math.inf, number), _next(high, math.inf, number), has_ties=False)
+    return Bounds(query.series, low, high)
 
 
-def _scan(operands: Operands, measure: Measure, tallies: Sequence[_Tally]) -> None:
+def _scan(operands: Operands, quantities: Quantities, tallies: Sequence[_Tally]) -> None:
     """Fills the tallies in one pass over the blocks."""
+    bounds = [tally.bounds for tally in tallies]
     for block in operands.blocks:
-        series = measure(operands.load(block), block)
-        for tally in tallies:
-            _add(tally, series[tally.query.series])
-
-
-def _add(tally: _Tally, values: Tensor) -> None:
-    # numpy, on the CPU: finding a few elements among many took torch four times as long.
-    bracket, array = tally.bracket, values.numpy(force=True)
-    tally.above.append(_count_true(array > bracket.high))
-    if bracket.has_ties:
-        tally.at_high.append(_count_true(array == bracket.high))
-    if bracket.low < bracket.high:
-        tally.inside.append(array[np.flatnonzero((array > bracket.low) & (array < bracket.high))])
-        if bracket.has_ties:
-            tally.at_low.append(_count_true(array == bracket.low))
+        for tally, counts in zip(tallies, quantities.count(block, bounds), strict=True):
+            tally.counts.append(counts)
 
 
 def _count_true(mask: NDArray[np.bool_]) -> int:
@@ -212,18 +216,19 @@ def _count_true(mask: NDArray[np.bool_]) -> int:
 
 def _locate(tally: _Tally) -> _Found | None:
     """Returns where the query's element is, or None if the bracket missed it."""
-    rank = tally.query.rank - sum(tally.above)
+    bounds, counts = tally.bounds, tally.counts
+    rank = tally.query.rank - sum(block.above for block in counts)
     if rank <= 0:
         return None
-    if rank <= sum(tally.at_high):
-        return _Found(tally.bracket.high, rank, tally.at_high)
-    rank -= sum(tally.at_high)
-    inside = sum(chunk.size for chunk in tally.inside)
+    at_high = [block.at_high for block in counts]
+    if rank <= sum(at_high):
+        return _Found(bounds.high, rank, at_high)
+    rank -= sum(at_high)
+    inside = sum(block.inside.size for block in counts)
     if rank <= inside:
-        return _locate_inside(tally.inside, rank)
-    if rank - inside <= sum(tally.at_low):
-        return _Found(tally.bracket.low, rank - inside, tally.at_low)
-    return None
+        return _locate_inside([block.inside for block in counts], rank)
+    at_low = [block.at_low for block in counts] if bounds.low < bounds.high else []
+    return _Found(bounds.low, rank - inside, at_low) if rank - inside <= sum(at_low) else None
 
 
 def _locate_inside(chunks: Sequence[Floats], rank: int) -> _Found:
@@ -234,14 +239,14 @@ def _locate_inside(chunks: Sequence[Floats], rank: int) -> _Found:
     return _Found(threshold, kept_ties, [_count_true(chunk == threshold) for chunk in chunks])
 
 
-def _cut(operands: Operands, measure: Measure, query: Query, found: _Found) -> Cut:
+def _cut(operands: Operands, quantities: Quantities, query: Query, found: _Found) -> Cut:
     """Finds the element after the last tie that is kept, by loading the block where it lies once more."""
     if found.kept_ties == sum(found.ties):
         return Cut(found.threshold, math.prod(operands.shape))
     seen = list(accumulate(found.ties))
     index = bisect_left(seen, found.kept_ties)
     block = operands.blocks[index]
-    values = measure(operands.load(block), block)[query.series]
+    values = quantities.values(block)[query.series]
     place = found.kept_ties - seen[index] - 1  # from the end of the block's ties
     return Cut(found.threshold, block.start + int(values.eq(found.threshold).nonzero()[place].item()) + 1)
 

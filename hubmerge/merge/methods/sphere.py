@@ -16,6 +16,7 @@ from hubmerge.errors import MergeError
 from hubmerge.merge.methods.gram import Matrix, all_operands, gram, task_vectors
 from hubmerge.merge.methods.linear import adds_up_to_zero, normalized, weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
+from hubmerge.merge.native.kernels import WeightedSum
 
 Vector = NDArray[np.float64]
 
@@ -32,7 +33,7 @@ def _prepare_multislerp(operands: Operands, settings: Settings) -> list[float]:
     if settings.shared["normalize_weights"]:
         weights = normalized(weights)
     vectors = task_vectors if operands.has_base else all_operands
-    dots = gram(operands, len(weights), vectors=vectors, exact=True)
+    dots = gram(operands, len(weights), vectors=vectors)
     coefficients = _multislerp_coefficients(dots, np.array(weights), eps=float(settings.shared["eps"]))
     if coefficients is None:
         raise MergeError(f"{operands.name}: the directions of the models cancel, so multislerp has no mean of them")
@@ -72,7 +73,7 @@ def _check_multislerp(settings: Settings) -> str | None:
 
 
 def _prepare_karcher(operands: Operands, settings: Settings) -> list[float]:
-    dots = gram(operands, len(settings.inputs), exact=True)
+    dots = gram(operands, len(settings.inputs))
     norms = np.sqrt(np.diag(dots))
     tolerance = float(settings.shared["tol"])
     valid = norms > tolerance
@@ -120,6 +121,10 @@ def _combine_karcher(tensors: list[Tensor], _settings: Settings, coefficients: l
     return weighted_sum(tensors, coefficients)
 
 
+def _compiled_karcher(_settings: Settings, coefficients: list[float]) -> WeightedSum:
+    return WeightedSum(coefficients)
+
+
 def _check_karcher(settings: Settings) -> str | None:
     for name in ("max_iter", "tol"):
         if settings.shared[name] < 0:
@@ -158,5 +163,6 @@ KARCHER = Method(
     most=None,
     prepare=_prepare_karcher,
     combine=_combine_karcher,
+    compiled=_compiled_karcher,
     check=_check_karcher,
 )

@@ -18,14 +18,16 @@ from hubmerge.merge.methods.linear import weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Check, Method, Operands, Parameter, Scope, Settings
 from hubmerge.merge.methods.sparsify import (
     Keep,
+    KeepAll,
     Sparsifier,
     by_chance,
     by_magnitude,
-    keep_all,
     l1_ratios,
+    rules_of,
     whole,
     without_outliers,
 )
+from hubmerge.merge.native.kernels import Election, TaskVectorSum
 
 ZERO_WEIGHT = 1e-8
 """A sum of weights below this divides nothing."""
@@ -36,7 +38,7 @@ class SparseVectors:
     """How the task vectors of one tensor are thinned out.
 
     Attributes:
-        keeps: What clears the elements that are not kept, one a task vector.
+        keeps: What is kept, one a task vector.
         scales: What restores the sum of magnitudes, one a task vector.
     """
 
@@ -54,19 +56,30 @@ class SparseVectors:
 
 def _prepare(operands: Operands, settings: Settings, *, sparsifier: Sparsifier) -> SparseVectors:
     keeps = sparsifier(operands, settings)
-    if settings.shared["rescale"] and any(keep is not keep_all for keep in keeps):
+    if settings.shared["rescale"] and any(keep != KeepAll() for keep in keeps):
         return SparseVectors(keeps, l1_ratios(operands, keeps))
     return SparseVectors(keeps, [1.0] * len(keeps))
 
 
-def _combine_all(tensors: list[Tensor], settings: Settings, sparse: SparseVectors, block: Block) -> Tensor:
-    base, weights = tensors[0], settings.column("weight")
+def _coefficients(settings: Settings, sparse: SparseVectors) -> list[float]:
+    """Returns what to multiply each task vector by where all of them are added up."""
+    weights = settings.column("weight")
     total = math.fsum(weights)
     divisor = total if settings.shared["normalize"] and abs(total) >= ZERO_WEIGHT else 1.0
     factor = float(settings.shared["lambda"]) / divisor
-    for delta, weight in zip(sparse.of(tensors, block), sparse.scaled(weights), strict=True):
-        base.add_(delta, alpha=weight * factor)
+    return [weight * factor for weight in sparse.scaled(weights)]
+
+
+def _combine_all(tensors: list[Tensor], settings: Settings, sparse: SparseVectors, block: Block) -> Tensor:
+    base = tensors[0]
+    for delta, coefficient in zip(sparse.of(tensors, block), _coefficients(settings, sparse), strict=True):
+        base.add_(delta, alpha=coefficient)
     return base
+
+
+def _compiled_all(settings: Settings, sparse: SparseVectors) -> TaskVectorSum | None:
+    rules = rules_of(sparse.keeps)
+    return TaskVectorSum(rules, _coefficients(settings, sparse)) if rules else None
 
 
 def _combine_elected(tensors: list[Tensor], settings: Settings, sparse: SparseVectors, block: Block) -> Tensor:
@@ -79,6 +92,14 @@ def _combine_elected(tensors: list[Tensor], settings: Settings, sparse: SparseVe
         return base.addcmul_(weighted_sum(deltas, coefficients), signs, value=factor)
     divisor = kept_weights(deltas, weights)
     return base.addcdiv_(weighted_sum(deltas, coefficients).mul_(signs), divisor, value=factor)
+
+
+def _compiled_elected(settings: Settings, sparse: SparseVectors) -> TaskVectorSum | None:
+    rules, weights = rules_of(sparse.keeps), settings.column("weight")
+    election = Election(
+        factor=float(settings.shared["lambda"]), weights=weights if settings.shared["normalize"] else None
+    )
+    return TaskVectorSum(rules, sparse.scaled(weights), election) if rules else None
 
 
 def _check_gamma(settings: Settings) -> str | None:
@@ -121,6 +142,7 @@ def _method(
         most=None,
         prepare=partial(_prepare, sparsifier=sparsifier),
         combine=_combine_elected if elect else _combine_all,
+        compiled=_compiled_elected if elect else _compiled_all,
         check=check,
     )
 

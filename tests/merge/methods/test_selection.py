@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hubmerge.errors import MergeError
 from hubmerge.merge.methods.method import Block
-from hubmerge.merge.methods.selection import Query, find_cuts, keep_largest
+from hubmerge.merge.methods.selection import Measured, Query, find_cuts, keep_largest
 from tests.merge.methods.operands import TensorOperands
 
 ROWS, COLUMNS = 1_088, 2_048
@@ -25,7 +25,7 @@ def magnitudes(tensors: list[Tensor], _block: Block) -> list[Tensor]:
 
 def kept(operands: TensorOperands, rank: int) -> Tensor:
     """Returns which elements of the first tensor are among the `rank` largest magnitudes, flat."""
-    cut = find_cuts(operands, magnitudes, [Query(0, rank)])[Query(0, rank)]
+    cut = find_cuts(operands, Measured(operands, magnitudes), [Query(0, rank)])[Query(0, rank)]
     ones = [keep_largest(operands.load(block)[0], block, cut=cut) for block in operands.blocks]
     return torch.cat(ones) != 0
 
@@ -97,7 +97,7 @@ def test_small_tensors_and_few_or_short_rows(shape: tuple[int, ...]) -> None:
 
 def test_every_block_is_read_once_after_the_sample() -> None:
     operands = TensorOperands([normal(1), normal(2), normal(3)])
-    find_cuts(operands, magnitudes, [Query(series, NUMEL // 2) for series in range(3)])
+    find_cuts(operands, Measured(operands, magnitudes), [Query(series, NUMEL // 2) for series in range(3)])
     whole = [block for block in operands.loaded if block in set(operands.blocks)]
     sampled = sum(block.elements for block in operands.loaded) - NUMEL
     assert whole == list(operands.blocks)
@@ -107,7 +107,8 @@ def test_every_block_is_read_once_after_the_sample() -> None:
 def test_one_pass_answers_several_queries_of_one_quantity() -> None:
     tensor = normal()
     queries = [Query(0, rank) for rank in (1, NUMEL // 4, NUMEL // 2)]
-    cuts = find_cuts(TensorOperands([tensor]), magnitudes, queries)
+    operands = TensorOperands([tensor])
+    cuts = find_cuts(operands, Measured(operands, magnitudes), queries)
     descending = np.sort(tensor.abs().flatten().numpy())[::-1]
     assert [cuts[query].threshold for query in queries] == [float(descending[query.rank - 1]) for query in queries]
 
@@ -116,7 +117,7 @@ def test_one_pass_answers_several_queries_of_one_quantity() -> None:
 def test_memory_stays_a_small_share_of_the_tensor(make: object) -> None:
     operands = TensorOperands([make()])
     tracemalloc.start()  # sees numpy's arrays, where elements are collected
-    find_cuts(operands, magnitudes, [Query(0, NUMEL // 2)])
+    find_cuts(operands, Measured(operands, magnitudes), [Query(0, NUMEL // 2)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.25 * 4 * NUMEL
@@ -136,12 +137,14 @@ def test_infinite_elements_are_the_largest() -> None:
 def test_a_nan_outside_the_largest_does_not_matter() -> None:
     tensor = normal(shape=(100,))
     tensor[7] = torch.nan
-    cut = find_cuts(TensorOperands([tensor]), magnitudes, [Query(0, 50)])[Query(0, 50)]
+    cut = find_cuts(TensorOperands([tensor]), Measured(TensorOperands([tensor]), magnitudes), [Query(0, 50)])[
+        Query(0, 50)
+    ]
     assert cut.threshold == np.sort(tensor[~tensor.isnan()].abs().numpy())[-50]
 
 
 def test_too_many_nans_are_an_error_that_names_the_tensor() -> None:
     operands = TensorOperands([torch.full((4, 4), torch.nan)], name="lm_head.weight")
     with pytest.raises(MergeError) as error:
-        find_cuts(operands, magnitudes, [Query(0, 8)])
+        find_cuts(operands, Measured(operands, magnitudes), [Query(0, 8)])
     assert str(error.value) == "lm_head.weight holds NaN in one of the models, so its elements cannot be ranked by size"

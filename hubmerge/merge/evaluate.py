@@ -1,0 +1,246 @@
+"""An expression computed block by block.
+
+It is evaluated depth first, so a merge tree of any depth needs a few blocks of memory and no intermediate model. What a
+method needs of the whole tensor (norms, thresholds) is prepared once for each Merge, in passes over the same blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hubmerge.merge.expr import AddLora, Expr, Load, Merge, RemapRows, Same
+from hubmerge.merge.methods import get_method
+from hubmerge.merge.methods.method import Block, blocks_of
+from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, can_run
+
+TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+"""The dtypes that arithmetic is done on; anything else is only copied."""
+
+
+class TensorReader(Protocol):
+    """Where the bytes of source tensors come from while a plan is executed."""
+
+    def read(self, load: Load, start: int, stop: int) -> Tensor:
+        """Returns bytes [start, stop) of the tensor's data as uint8; the caller must not write to them."""
+
+
+def evaluate(expr: Expr, *, dtype: str, source: TensorReader) -> Iterator[tuple[Block, Tensor]]:
+    """Yields an output tensor block by block, in order, rounded once to `dtype`."""
+    if isinstance(expr, Same):
+        raise AssertionError("tensors without arithmetic are copied, not evaluated")
+    if isinstance(expr, Merge) and expr.dtype == dtype:
+        expr = replace(expr, dtype=None)  # the rounding below is this one
+    node = _node(expr, source)
+    for block in blocks_of(node.shape):
+        yield block, node.rounded(block, TORCH_DTYPES[dtype])
+
+
+class _Node(Protocol):
+    """An expression that can be asked for any block of its value."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def is_double(self) -> bool: ...
+
+    def load(self, block: Block) -> Tensor: ...
+
+    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor: ...
+
+
+class _Computed:
+    """What every node does that has no faster way."""
+
+    def load(self, block: Block) -> Tensor:
+        raise NotImplementedError
+
+    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor:
+        return self.load(block).to(dtype)
+
+
+def _node(expr: Expr, source: TensorReader) -> _Node:
+    if isinstance(expr, Merge):
+        return _Merged(expr, [_node(operand, source) for operand in expr.inputs])
+    if isinstance(expr, AddLora):
+        return _Adapted(expr, _node(expr.weight, source), _Leaf(expr.a, source), _Leaf(expr.b, source))
+    if isinstance(expr, RemapRows):
+        return _Remapped(expr, [_node(operand, source) for operand in expr.inputs])
+    assert isinstance(expr, Load), "arithmetic on a tensor that is only copied"
+    return _Leaf(expr, source)
+
+
+class _Leaf(_Computed):
+    """A stored tensor, decoded to the dtype of arithmetic."""
+
+    def __init__(self, expr: Load, source: TensorReader) -> None:
+        self.shape = expr.tensor.shape
+        self.is_double = expr.tensor.dtype == "F64"
+        self._expr = expr
+        self._source = source
+        self.dtype = TORCH_DTYPES[expr.tensor.dtype]
+
+    def stored(self, block: Block) -> Tensor:
+        """Returns a block as it is stored; the caller must not write to it."""
+        size = self.dtype.itemsize
+        raw = self._source.read(self._expr, block.start * size, block.stop * size)
+        aligned = raw if raw.storage_offset() % size == 0 else raw.clone()
+        return aligned.view(self.dtype)
+
+    def load(self, block: Block) -> Tensor:
+        return self.stored(block).to(torch.float64 if self.is_double else torch.float32, copy=True)
+
+
+class _Adapted(_Computed):
+    """A weight with its low-rank delta; the two small factors are held whole once they have been asked for."""
+
+    def __init__(self, expr: AddLora, weight: _Node, a: _Leaf, b: _Leaf) -> None:
+        self.shape = weight.shape
+        self.is_double = weight.is_double or a.is_double or b.is_double
+        self._expr = expr
+        self._weight = weight
+        self._stored_factors = (a, b)
+        self._row_length = math.prod(weight.shape[1:])
+
+    def load(self, block: Block) -> Tensor:
+        left, right = self._factors
+        first, last = block.start // self._row_length, -(-block.stop // self._row_length)
+        delta = (left[first:last] @ right).flatten()
+        # A block of a convolution may begin and end within a row of the matrix.
+        skipped = block.start - first * self._row_length
+        result = self._weight.load(block).to(delta.dtype)
+        return result.add_(delta[skipped : skipped + block.elements], alpha=self._expr.scale)
+
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """Matrices of shape `(len(W), rank)` and `(rank, the rest of W)`."""
+        a, b = (_whole(leaf).flatten(1) for leaf in self._stored_factors)
+        if self.is_double:
+            a, b = a.double(), b.double()
+        return (a.T, b.T) if self._expr.is_transposed else (b, a)
+
+
+def _whole(leaf: _Leaf) -> Tensor:
+    numel = math.prod(leaf.shape)
+    return leaf.load(Block(0, numel, numel)).view(leaf.shape)
+
+
+class _Remapped(_Computed):
+    """Rows of other nodes, gathered block by block: nothing of a vocabulary's size is held."""
+
+    def __init__(self, expr: RemapRows, nodes: Sequence[_Node]) -> None:
+        self.shape = expr.shape
+        self.is_double = any(node.is_double for node in nodes)
+        self._index = expr.index
+        self._nodes = nodes
+        self._dtype = torch.float64 if self.is_double else torch.float32
+        self._row_length = math.prod(expr.shape) // expr.index.length
+        self._filled = torch.tensor(expr.index.filled_rows(), dtype=torch.int64)
+
+    def load(self, block: Block) -> Tensor:
+        start, stop = block.start // self._row_length, block.stop // self._row_length
+        result = self._gather(start, stop)
+        filled = self._filled[(self._filled >= start) & (self._filled < stop)]
+        if filled.numel():
+            result[filled - start] = self._mean.to(self._dtype)
+        return result.flatten()
+
+    def _gather(self, start: int, stop: int) -> Tensor:
+        """Returns the output rows [start, stop), those without picks as zeros."""
+        inputs, rows, counts = self._index.picks(start, stop)
+        picked = torch.empty(len(rows), self._row_length, dtype=self._dtype)
+        for number, node in enumerate(self._nodes):
+            chosen = inputs == number
+            if chosen.any():
+                picked[chosen] = self._rows_of(node, rows[chosen]).to(self._dtype)
+        if bool((counts == 1).all()):
+            return picked
+        result = torch.zeros(stop - start, self._row_length, dtype=self._dtype)
+        result.index_add_(0, torch.arange(stop - start).repeat_interleave(counts), picked)
+        return result.div_(counts.clamp(min=1).unsqueeze(1))
+
+    def _rows_of(self, node: _Node, rows: Tensor) -> Tensor:
+        """Returns rows of an input, one read for each run of neighbours; of vectors, everything is read at once."""
+        if self._row_length == 1:
+            whole = Block(0, math.prod(node.shape), node.shape[-1])
+            return node.load(whole)[rows].unsqueeze(1)
+        breaks = (torch.nonzero(rows.diff() != 1).flatten() + 1).tolist()
+        runs = [
+            (int(rows[first]), int(rows[last - 1]) + 1)
+            for first, last in zip([0, *breaks], [*breaks, len(rows)], strict=True)
+        ]
+        length = self._row_length
+        parts = [node.load(Block(start * length, stop * length, length)) for start, stop in runs]
+        return torch.cat(parts).view(-1, length)
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The mean of the rows that are not filled, in fp64, over blocks in order."""
+        total = torch.zeros(self._row_length, dtype=torch.float64)
+        for block in blocks_of((self._index.length, self._row_length)):
+            rows = self._gather(block.start // self._row_length, block.stop // self._row_length)
+            total += rows.sum(0, dtype=torch.float64)  # filled rows are zeros here
+        return total / max(1, self._index.length - len(self._filled))
+
+
+class _Merged:
+    """A merge: its operands' blocks combined, with what the method prepared on the first use."""
+
+    def __init__(self, expr: Merge, operands: Sequence[_Node]) -> None:
+        self.shape = operands[0].shape
+        self.is_double = any(operand.is_double for operand in operands)
+        self._expr = expr
+        self._method = get_method(expr.method)
+        self._operands = _Operands(expr, operands)
+
+    def load(self, block: Block) -> Tensor:
+        result = self._method.combine(self._operands.load(block), self._expr.settings, self._state, block)
+        if self._expr.dtype is None:
+            return result
+        return result.to(TORCH_DTYPES[self._expr.dtype]).to(result.dtype)
+
+    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor:
+        is_last_rounding = self._expr.dtype is None and dtype in DTYPE_CODES
+        stored = self._operands.stored(block) if self._kernel and is_last_rounding else None
+        if self._kernel is None or stored is None:
+            return self.load(block).to(dtype)
+        result = torch.empty(block.elements, dtype=dtype)
+        self._kernel(stored, result, first=block.start)
+        return result
+
+    @cached_property
+    def _state(self) -> Any:
+        return self._method.prepare(self._operands, self._expr.settings) if self._method.prepare else None
+
+    @cached_property
+    def _kernel(self) -> Kernel | None:
+        return self._method.compiled(self._expr.settings, self._state) if self._method.compiled else None
+
+
+class _Operands:
+    """The operands of one merge, as methods see them."""
+
+    def __init__(self, expr: Merge, nodes: Sequence[_Node]) -> None:
+        self.name = expr.name
+        self.shape = nodes[0].shape
+        self.seed = expr.seed
+        self.has_base = expr.has_base
+        self.blocks = blocks_of(self.shape)
+        self._nodes = nodes
+        self._is_double = any(node.is_double for node in nodes)
+        self._leaves = [node for node in nodes if isinstance(node, _Leaf)]
+        self._have_kernels = len(self._leaves) == len(nodes) and can_run([leaf.dtype for leaf in self._leaves])
+
+    def stored(self, block: Block) -> list[Tensor] | None:
+        return [leaf.stored(block) for leaf in self._leaves] if self._have_kernels else None
+
+    def load(self, block: Block) -> list[Tensor]:
+        tensors = [node.load(block) for node in self._nodes]
+        return [tensor.double() for tensor in tensors] if self._is_double else tensors

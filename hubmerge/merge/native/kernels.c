@@ -1,0 +1,410 @@
+/* The hot loops of the merge methods, over one block of every operand at a time.
+
+   Each function decodes its operands from the dtype in which they are stored, computes in fp32 and rounds once. It works
+   on chunks of CHUNK elements in buffers on the stack, so that whatever a formula needs between two loads stays in the
+   L1 cache, and every inner loop is one that a compiler can vectorise.
+
+   The torch kernels in ../methods are the definition. Combinations follow their order of operations, so results are the
+   same to the bit: fmaf stands where torch's `add_(x, alpha=c)` multiplies and adds in one rounding, and nothing else may
+   be contracted or reassociated (-ffp-contract=off, no -ffast-math). Sums are taken in fp64 in an order of their own. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define CHUNK 512 /* elements; a dozen fp32 buffers of 4 KiB fit an L1 cache of 48 KiB */
+#define MAX_VECTORS 32
+#define LANES 32 /* partial sums; a multiple of every vector width, so that the order of addition does not depend on it */
+
+/* One version of a function for each vector width; the C library chooses when it loads them. x86-64 without that has no
+   fused multiply-add to rely on, and torch is faster than one in software. */
+#if !defined(__x86_64__)
+#define KERNEL
+#elif defined(__GLIBC__)
+#define KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#error "cannot choose between versions of a function here; the torch kernels are used instead"
+#endif
+#define INLINE static inline __attribute__((always_inline)) /* else helpers are compiled for the narrowest width only */
+
+typedef float Chunk[CHUNK] __attribute__((aligned(64)));
+
+enum { BF16, F16, F32 };
+
+/* One block of `count` tensors, as stored. A base, where there is one, comes first. */
+typedef struct {
+    int64_t count;
+    int64_t elements;
+    const void *const *data;
+    const int32_t *dtypes;
+} Operands;
+
+typedef struct {
+    void *data;
+    int32_t dtype;
+} Output;
+
+/* What is kept of a task vector: everything, nothing, a band of magnitudes, or a random choice. */
+enum { KEEP_ALL, KEEP_NONE, KEEP_BAND, KEEP_RANDOM };
+
+/* The largest magnitudes: those above the threshold, and those equal to it before element `ties_stop` of the tensor. */
+typedef struct {
+    float threshold;
+    int64_t ties_stop;
+} Cut;
+
+typedef struct {
+    int32_t kind;
+    int32_t has_inner; /* KEEP_BAND: what is among the largest by `outer`, if there is one, but not by `inner` */
+    int32_t has_outer;
+    Cut inner;
+    Cut outer;
+    uint32_t first_key; /* KEEP_RANDOM: elements whose lane is below the limit */
+    uint32_t second_key;
+    int32_t lane_limit;
+} Rule;
+
+/* How task vectors are added up: arrays with an entry for each of them. */
+typedef struct {
+    const Rule *rules;
+    const float *coefficients; /* weight and rescaling; without election the factor too */
+    const float *weights;      /* what normalizing divides by the sum of */
+    float factor;
+    int32_t elects;
+    int32_t normalizes; /* only where signs are elected: elsewhere it is part of the coefficients */
+} Sum;
+
+/* What is counted of one task vector's magnitudes; the counts begin at zero. */
+typedef struct {
+    int64_t series; /* number of the task vector */
+    float low, high;
+    float *inside; /* room for what lies strictly between the bounds */
+    int64_t above, at_high, at_low, inside_count;
+} Tally;
+
+/* ---- stored numbers ------------------------------------------------------------------------------------------- */
+
+INLINE float from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE uint32_t to_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+INLINE float from_bfloat(uint16_t bfloat) {
+    return from_bits((uint32_t)bfloat << 16);
+}
+
+INLINE float from_half(uint16_t half) {
+    uint32_t magnitude = half & 0x7fffu;
+    uint32_t normal = (magnitude << 13) + (112u << 23); /* the exponents' biases are 15 and 127 */
+    uint32_t special = normal + (112u << 23);           /* infinity and NaN have the largest exponent in both */
+    uint32_t subnormal = to_bits((float)(int32_t)magnitude * 0x1p-24f);
+    uint32_t bits = magnitude < 0x400u ? subnormal : magnitude < 0x7c00u ? normal : special;
+    return from_bits(bits | (uint32_t)(half & 0x8000u) << 16);
+}
+
+INLINE uint16_t to_half(float value) {
+    uint32_t bits = to_bits(value), magnitude = bits & 0x7fffffffu;
+    /* Half the last digit, less one if that is even: carries exactly where rounding goes up, up to infinity. */
+    uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    /* The last digit of numbers in [0.5, 1) is 2^-24, as is that of fp16's subnormal numbers. */
+    uint32_t subnormal = to_bits(from_bits(magnitude) + 0.5f) - to_bits(0.5f);
+    uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    uint32_t half = magnitude < 0x38800000u ? subnormal : magnitude < 0x47800000u ? normal : special;
+    return (uint16_t)(half | (bits >> 16 & 0x8000u));
+}
+
+INLINE uint16_t to_bfloat(float value) {
+    uint32_t bits = to_bits(value);
+    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16 | 0x40u) : rounded);
+}
+
+/* Reads elements [start, start + n) and fills the rest of the chunk with zeros, which change no sum. */
+INLINE void decode(float *restrict to, const Operands *operands, int64_t index, int64_t start, int n) {
+    const void *data = operands->data[index];
+    if (operands->dtypes[index] == BF16) {
+        const uint16_t *from = (const uint16_t *)data + start;
+        for (int i = 0; i < n; i++) to[i] = from_bfloat(from[i]);
+    } else if (operands->dtypes[index] == F16) {
+        const uint16_t *from = (const uint16_t *)data + start;
+        for (int i = 0; i < n; i++) to[i] = from_half(from[i]);
+    } else {
+        memcpy(to, (const float *)data + start, (size_t)n * sizeof(float));
+    }
+    for (int i = n; i < CHUNK; i++) to[i] = 0.0f;
+}
+
+INLINE void encode(const Output *out, int64_t start, const float *restrict from, int n) {
+    if (out->dtype == BF16) {
+        uint16_t *to = (uint16_t *)out->data + start;
+        for (int i = 0; i < n; i++) to[i] = to_bfloat(from[i]);
+    } else if (out->dtype == F16) {
+        uint16_t *to = (uint16_t *)out->data + start;
+        for (int i = 0; i < n; i++) to[i] = to_half(from[i]);
+    } else {
+        memcpy((float *)out->data + start, from, (size_t)n * sizeof(float));
+    }
+}
+
+INLINE int chunk_length(int64_t elements, int64_t start) {
+    return elements - start < CHUNK ? (int)(elements - start) : CHUNK;
+}
+
+/* ---- chunks --------------------------------------------------------------------------------------------------- */
+
+/* acc = c x, or acc += c x in one rounding if it is not the first of a sum. */
+INLINE void accumulate(float *restrict acc, const float *restrict x, float c, int is_first) {
+    if (is_first)
+        for (int i = 0; i < CHUNK; i++) acc[i] = x[i] * c;
+    else
+        for (int i = 0; i < CHUNK; i++) acc[i] = fmaf(x[i], c, acc[i]);
+}
+
+/* Reads task vector `v`: x - base. */
+INLINE void decode_delta(
+    float *restrict to, const Operands *operands, int v, int64_t start, int n, const float *restrict base) {
+    if (operands->dtypes[v + 1] == BF16 && n == CHUNK) { /* one loop instead of two where nearly all the time goes */
+        const uint16_t *from = (const uint16_t *)operands->data[v + 1] + start;
+        for (int i = 0; i < CHUNK; i++) to[i] = from_bfloat(from[i]) - base[i];
+    } else {
+        decode(to, operands, v + 1, start, n);
+        for (int i = 0; i < CHUNK; i++) to[i] -= base[i];
+    }
+}
+
+INLINE void add_to_lanes(double *restrict lanes, const float *restrict x) {
+    for (int i = 0; i < CHUNK; i += LANES)
+        for (int lane = 0; lane < LANES; lane++) lanes[lane] += (double)x[i + lane];
+}
+
+INLINE double sum_of_lanes(const double *lanes) {
+    double sum = 0.0;
+    for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
+    return sum;
+}
+
+/* Clears what is not among the largest: before `ties_stop` what is equal to the threshold is. NaN is never cleared. */
+INLINE void keep_largest(float *restrict x, Cut cut, int64_t start) {
+    int64_t left = cut.ties_stop - start;
+    int ties = left < 0 ? 0 : left < CHUNK ? (int)left : CHUNK;
+    for (int i = 0; i < ties; i++) x[i] = fabsf(x[i]) < cut.threshold ? 0.0f : x[i];
+    for (int i = ties; i < CHUNK; i++) x[i] = fabsf(x[i]) <= cut.threshold ? 0.0f : x[i];
+}
+
+INLINE void keep_band(float *restrict x, const Rule *rule, int64_t start) {
+    Chunk outliers;
+    if (rule->has_inner) {
+        memcpy(outliers, x, sizeof outliers);
+        keep_largest(outliers, rule->inner, start);
+    }
+    if (rule->has_outer) keep_largest(x, rule->outer, start);
+    if (rule->has_inner)
+        for (int i = 0; i < CHUNK; i++) x[i] -= outliers[i];
+}
+
+/* "triple32" by Chris Wellons, https://github.com/skeeto/hash-prospector, with two keys; see ../methods/masks.py. */
+INLINE uint32_t hash(uint32_t x, uint32_t first_key, uint32_t second_key) {
+    x ^= first_key;
+    x = (x ^ x >> 17) * 0xed5ad4bbu;
+    x = (x ^ x >> 11 ^ second_key) * 0xac4c1b51u;
+    x = (x ^ x >> 15) * 0x31848babu;
+    return x ^ x >> 14;
+}
+
+INLINE void keep_random(float *restrict x, const Rule *rule, int64_t start) {
+    union {
+        uint32_t pairs[CHUNK / 2 + 1];
+        int16_t lanes[CHUNK + 2];
+    } random;
+    uint32_t first = (uint32_t)(start >> 1), first_key = rule->first_key, second_key = rule->second_key;
+    const int16_t *lanes = random.lanes + (start & 1);
+    int16_t limit = (int16_t)rule->lane_limit;
+    for (int i = 0; i <= CHUNK / 2; i++) random.pairs[i] = hash(first + (uint32_t)i, first_key, second_key);
+    for (int i = 0; i < CHUNK; i++) x[i] *= lanes[i] < limit ? 1.0f : 0.0f;
+}
+
+/* Clears what is not kept of a chunk that begins at element `start` of the tensor. */
+INLINE void keep(float *restrict x, const Rule *rule, int64_t start) {
+    if (rule->kind == KEEP_BAND)
+        keep_band(x, rule, start);
+    else if (rule->kind == KEEP_RANDOM)
+        keep_random(x, rule, start);
+    else if (rule->kind == KEEP_NONE)
+        memset(x, 0, CHUNK * sizeof(float));
+}
+
+INLINE void elect(Chunk *deltas, const float *coefficients, int count, float *restrict signs) {
+    for (int v = 0; v < count; v++) accumulate(signs, deltas[v], coefficients[v], v == 0);
+    for (int i = 0; i < CHUNK; i++) signs[i] = signs[i] >= 0.0f ? 1.0f : -1.0f;
+}
+
+/* Adds up what has the elected sign, times that sign, in `total` and the weights of what is not zero of it in `weight_sum`. */
+INLINE void add_if_elected(float *restrict total, float *restrict weight_sum, const float *restrict delta,
+                           const float *restrict signs, float coefficient, float weight, int is_first) {
+    for (int i = 0; i < CHUNK; i++) {
+        float x = delta[i] * signs[i];
+        x = (coefficient >= 0.0f ? x < 0.0f : x > 0.0f) ? 0.0f : x;
+        total[i] = is_first ? x * coefficient : fmaf(x, coefficient, total[i]);
+        weight_sum[i] = (is_first ? 0.0f : weight_sum[i]) + (x != 0.0f ? weight : 0.0f);
+    }
+}
+
+INLINE void add_elected(float *restrict base, Chunk *deltas, int count, const Sum *sum) {
+    Chunk signs, total, weight_sum;
+    float factor = sum->factor;
+    elect(deltas, sum->coefficients, count, signs);
+    for (int v = 0; v < count; v++) {
+        float coefficient = sum->coefficients[v], weight = sum->weights[v];
+        if (v == 0)
+            add_if_elected(total, weight_sum, deltas[v], signs, coefficient, weight, 1);
+        else
+            add_if_elected(total, weight_sum, deltas[v], signs, coefficient, weight, 0);
+    }
+    if (sum->normalizes)
+        for (int i = 0; i < CHUNK; i++)
+            base[i] += factor * (total[i] * signs[i]) / (weight_sum[i] == 0.0f ? 1.0f : weight_sum[i]);
+    else
+        for (int i = 0; i < CHUNK; i++) base[i] += factor * total[i] * signs[i];
+}
+
+INLINE void add_all(float *restrict base, Chunk *deltas, int count, const Sum *sum) {
+    for (int v = 0; v < count; v++) accumulate(base, deltas[v], sum->coefficients[v], 0);
+}
+
+/* Counts what is above, at and between the bounds, and collects what is between them, in order. */
+INLINE void tally_chunk(Tally *tally, const float *restrict x, int n) {
+    uint8_t is_inside[CHUNK];
+    float low = tally->low, high = tally->high;
+    int above = 0, at_high = 0, at_low = 0;
+    for (int i = 0; i < n; i++) {
+        above += x[i] > high;
+        at_high += x[i] == high;
+        at_low += x[i] == low;
+    }
+    for (int i = 0; i < CHUNK; i++) is_inside[i] = (x[i] > low) & (x[i] < high);
+    tally->above += above;
+    tally->at_high += at_high;
+    tally->at_low += at_low;
+    for (int group = 0; group < n; group += 8) {
+        uint64_t flags;
+        memcpy(&flags, is_inside + group, 8);
+        if (!flags) continue; /* as nearly all are */
+        for (int i = group; i < group + 8 && i < n; i++)
+            if (is_inside[i]) tally->inside[tally->inside_count++] = x[i];
+    }
+}
+
+/* ---- blocks --------------------------------------------------------------------------------------------------- */
+
+/* out = sum of c x over the operands. */
+KERNEL void hubmerge_weighted_sum(const Operands *operands, const float *coefficients, const Output *out) {
+    Chunk x, sum;
+    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
+        int n = chunk_length(operands->elements, start);
+        for (int64_t index = 0; index < operands->count; index++) {
+            decode(x, operands, index, start, n);
+            accumulate(sum, x, coefficients[index], index == 0);
+        }
+        encode(out, start, sum, n);
+    }
+}
+
+/* dots = <a, a>, <a, b>, <b, b> of two operands: products in fp32, their sum in fp64. */
+KERNEL void hubmerge_dots(const Operands *operands, double *dots) {
+    Chunk a, b, product;
+    double aa[LANES] = {0}, ab[LANES] = {0}, bb[LANES] = {0};
+    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
+        int n = chunk_length(operands->elements, start);
+        decode(a, operands, 0, start, n);
+        decode(b, operands, 1, start, n);
+        for (int i = 0; i < CHUNK; i++) product[i] = a[i] * a[i];
+        add_to_lanes(aa, product);
+        for (int i = 0; i < CHUNK; i++) product[i] = a[i] * b[i];
+        add_to_lanes(ab, product);
+        for (int i = 0; i < CHUNK; i++) product[i] = b[i] * b[i];
+        add_to_lanes(bb, product);
+    }
+    dots[0] = sum_of_lanes(aa);
+    dots[1] = sum_of_lanes(ab);
+    dots[2] = sum_of_lanes(bb);
+}
+
+/* Writes |x - base| of every operand after the first. */
+KERNEL void hubmerge_magnitudes(const Operands *operands, float *const *magnitudes) {
+    Chunk base, x;
+    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
+        int n = chunk_length(operands->elements, start);
+        decode(base, operands, 0, start, n);
+        for (int v = 0; v + 1 < operands->count; v++) {
+            decode_delta(x, operands, v, start, n, base);
+            for (int i = 0; i < n; i++) magnitudes[v][start + i] = fabsf(x[i]);
+        }
+    }
+}
+
+/* Fills tallies of |x - base|, which begin at zero. Those of one task vector are neighbours. */
+KERNEL void hubmerge_tally(const Operands *operands, Tally *tallies, int64_t tally_count) {
+    Chunk base, x;
+    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
+        int n = chunk_length(operands->elements, start);
+        int64_t series = -1;
+        decode(base, operands, 0, start, n);
+        for (int64_t t = 0; t < tally_count; t++) {
+            if (tallies[t].series != series) {
+                series = tallies[t].series;
+                decode_delta(x, operands, (int)series, start, n, base);
+                for (int i = 0; i < CHUNK; i++) x[i] = fabsf(x[i]);
+            }
+            tally_chunk(&tallies[t], x, n);
+        }
+    }
+}
+
+/* Adds the sum of |x - base| to before[v] and that of what is kept of it to after[v].
+   `first` is the number of the block's first element in its tensor. */
+KERNEL void hubmerge_l1(const Operands *operands, const Rule *rules, int64_t first, double *before, double *after) {
+    Chunk base, x;
+    double all[MAX_VECTORS][LANES] = {{0}}, kept[MAX_VECTORS][LANES] = {{0}};
+    int count = (int)operands->count - 1;
+    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
+        int n = chunk_length(operands->elements, start);
+        decode(base, operands, 0, start, n);
+        for (int v = 0; v < count; v++) {
+            decode_delta(x, operands, v, start, n, base);
+            for (int i = 0; i < CHUNK; i++) x[i] = fabsf(x[i]);
+            add_to_lanes(all[v], x);
+            keep(x, &rules[v], first + start);
+            add_to_lanes(kept[v], x);
+        }
+    }
+    for (int v = 0; v < count; v++) {
+        before[v] += sum_of_lanes(all[v]);
+        after[v] += sum_of_lanes(kept[v]);
+    }
+}
+
+/* out = base + factor * (what is kept of the task vectors, added up as `sum` says). `first` is as above. */
+KERNEL void hubmerge_add_task_vectors(const Operands *operands, const Sum *sum, int64_t first, const Output *out) {
+    Chunk base, deltas[MAX_VECTORS];
+    int count = (int)operands->count - 1;
+    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
+        int n = chunk_length(operands->elements, start);
+        decode(base, operands, 0, start, n);
+        for (int v = 0; v < count; v++) {
+            decode_delta(deltas[v], operands, v, start, n, base);
+            keep(deltas[v], &sum->rules[v], first + start);
+        }
+        if (sum->elects)
+            add_elected(base, deltas, count, sum);
+        else
+            add_all(base, deltas, count, sum);
+        encode(out, start, base, n);
+    }
+}

@@ -1,0 +1,221 @@
+"""Typed calls of kernels.c: flat tensors of one length on the CPU, as they are stored, to numbers or to a tensor."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hubmerge.merge.native.library import library
+
+DTYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+"""What the kernels read and write."""
+
+MAX_OPERANDS = 33
+"""A base and 32 models."""
+
+KEEP_ALL, KEEP_NONE, KEEP_BAND, KEEP_RANDOM = range(4)
+
+
+class Cut(ctypes.Structure):
+    """The largest magnitudes: above the threshold, or equal to it and before element `ties_stop` of the tensor."""
+
+    _fields_ = (("threshold", ctypes.c_float), ("ties_stop", ctypes.c_int64))
+
+
+class Rule(ctypes.Structure):
+    """What is kept of a task vector; see kernels.c."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("has_inner", ctypes.c_int32),
+        ("has_outer", ctypes.c_int32),
+        ("inner", Cut),
+        ("outer", Cut),
+        ("first_key", ctypes.c_int32),
+        ("second_key", ctypes.c_int32),
+        ("lane_limit", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Between which elements of task vector number `series` are collected, outside of which they are counted."""
+
+    series: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Elements above, at and strictly between bounds; those between are fp32, in order."""
+
+    above: int
+    at_high: int
+    at_low: int
+    inside: NDArray[np.float32]
+
+
+class WeightedSum:
+    """Σ cᵢ·xᵢ."""
+
+    def __init__(self, coefficients: Sequence[float]) -> None:
+        self._coefficients = _floats(coefficients)
+
+    def __call__(self, tensors: Sequence[Tensor], out: Tensor, *, first: int = 0) -> None:
+        """Writes the sum of as many tensors to `out`, whatever its place in the whole."""
+        del first
+        _call("hubmerge_weighted_sum", _operands(tensors), self._coefficients, _output(out))
+
+
+@dataclass(frozen=True)
+class Election:
+    """How what agrees with the elected signs is added up: λ·Σ, divided by Σ wᵢ of what took part if there are weights.
+
+    Attributes:
+        factor: λ.
+        weights: Each wᵢ.
+    """
+
+    factor: float
+    weights: Sequence[float] | None
+
+
+class TaskVectorSum:
+    """base + Σ cᵢ·δᵢ over sparse task vectors.
+
+    Args:
+        rules: What is kept, one a task vector.
+        coefficients: Each cᵢ.
+        election: If given, what disagrees with the elected signs is left out.
+    """
+
+    def __init__(self, rules: Sequence[Rule], coefficients: Sequence[float], election: Election | None = None) -> None:
+        factor, weights = (election.factor, election.weights) if election else (1.0, None)
+        # ctypes keeps what a structure points to alive for as long as the structure.
+        self._sum = _Sum(
+            _rules(rules),
+            _floats(coefficients),
+            _floats(weights or coefficients),
+            factor,
+            election is not None,
+            weights is not None,
+        )
+
+    def __call__(self, tensors: Sequence[Tensor], out: Tensor, *, first: int) -> None:
+        """Writes what follows from the base and the models; `first` is the number of their first element."""
+        _call("hubmerge_add_task_vectors", _operands(tensors), self._sum, ctypes.c_int64(first), _output(out))
+
+
+Kernel = WeightedSum | TaskVectorSum
+
+
+def can_run(dtypes: Sequence[torch.dtype]) -> bool:
+    """Returns whether there are compiled kernels for tensors of these dtypes."""
+    return len(dtypes) <= MAX_OPERANDS and all(dtype in DTYPE_CODES for dtype in dtypes) and library() is not None
+
+
+def dots(a: Tensor, b: Tensor) -> tuple[float, float, float]:
+    """Returns ⟨a, a⟩, ⟨a, b⟩ and ⟨b, b⟩: products in fp32, added up in fp64."""
+    result = (ctypes.c_double * 3)()
+    _call("hubmerge_dots", _operands([a, b]), result)
+    return result[0], result[1], result[2]
+
+
+def magnitudes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns |x − base| in fp32 for every tensor after the base."""
+    results = [torch.empty(tensors[0].numel(), dtype=torch.float32) for _ in tensors[1:]]
+    pointers = (ctypes.c_void_p * len(results))(*(result.data_ptr() for result in results))
+    _call("hubmerge_magnitudes", _operands(tensors), pointers)
+    return results
+
+
+def tally(tensors: Sequence[Tensor], bounds: Sequence[Bounds]) -> list[Counts]:
+    """Returns what each bounds find among the magnitudes of the task vectors."""
+    rooms = [np.empty(tensors[0].numel(), dtype=np.float32) for _ in bounds]
+    tallies = (_Tally * len(bounds))(
+        *(_Tally(b.series, b.low, b.high, room.ctypes.data) for b, room in zip(bounds, rooms, strict=True))
+    )
+    _call("hubmerge_tally", _operands(tensors), tallies, ctypes.c_int64(len(bounds)))
+    return [
+        Counts(t.above, t.at_high, t.at_low, room[: t.inside_count].copy())
+        for t, room in zip(tallies, rooms, strict=True)
+    ]
+
+
+def l1_sums(tensors: Sequence[Tensor], rules: Sequence[Rule], *, first: int) -> tuple[list[float], list[float]]:
+    """Returns Σ|δ| of each task vector before and after it is thinned out, added up in fp64."""
+    before, after = ((ctypes.c_double * len(rules))() for _ in range(2))
+    _call("hubmerge_l1", _operands(tensors), _rules(rules), ctypes.c_int64(first), before, after)
+    return list(before), list(after)
+
+
+class _Operands(ctypes.Structure):
+    _fields_ = (
+        ("count", ctypes.c_int64),
+        ("elements", ctypes.c_int64),
+        ("data", ctypes.POINTER(ctypes.c_void_p)),
+        ("dtypes", ctypes.POINTER(ctypes.c_int32)),
+    )
+
+
+class _Output(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("dtype", ctypes.c_int32))
+
+
+class _Sum(ctypes.Structure):
+    _fields_ = (
+        ("rules", ctypes.POINTER(Rule)),
+        ("coefficients", ctypes.POINTER(ctypes.c_float)),
+        ("weights", ctypes.POINTER(ctypes.c_float)),
+        ("factor", ctypes.c_float),
+        ("elects", ctypes.c_int32),
+        ("normalizes", ctypes.c_int32),
+    )
+
+
+class _Tally(ctypes.Structure):
+    _fields_ = (
+        ("series", ctypes.c_int64),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+        ("inside", ctypes.c_void_p),
+        ("above", ctypes.c_int64),
+        ("at_high", ctypes.c_int64),
+        ("at_low", ctypes.c_int64),
+        ("inside_count", ctypes.c_int64),
+    )
+
+
+def _call(name: str, *arguments: ctypes.Structure | ctypes.Array[ctypes.c_float] | object) -> None:
+    """Calls a function of the library; structures and arrays are passed by address. The caller keeps tensors alive."""
+    loaded = library()
+    assert loaded is not None, "asked for compiled kernels where there are none"
+    getattr(loaded, name)(*(ctypes.byref(a) if isinstance(a, ctypes.Structure) else a for a in arguments))
+
+
+def _operands(tensors: Sequence[Tensor]) -> _Operands:
+    count, elements = len(tensors), tensors[0].numel()
+    assert count <= MAX_OPERANDS
+    assert all(tensor.numel() == elements and tensor.is_contiguous() for tensor in tensors)
+    data = (ctypes.c_void_p * count)(*(tensor.data_ptr() for tensor in tensors))
+    dtypes = (ctypes.c_int32 * count)(*(DTYPE_CODES[tensor.dtype] for tensor in tensors))
+    return _Operands(count, elements, data, dtypes)
+
+
+def _output(out: Tensor) -> _Output:
+    return _Output(out.data_ptr(), DTYPE_CODES[out.dtype])
+
+
+def _floats(values: Sequence[float]) -> ctypes.Array[ctypes.c_float]:
+    return (ctypes.c_float * len(values))(*values)
+
+
+def _rules(rules: Sequence[Rule]) -> ctypes.Array[Rule]:
+    return (Rule * len(rules))(*rules)

@@ -1,0 +1,51 @@
+"""The compiled library: found beside its source, loaded once."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_name("kernels.c")
+
+FUNCTIONS = (
+    "hubmerge_weighted_sum",
+    "hubmerge_dots",
+    "hubmerge_magnitudes",
+    "hubmerge_tally",
+    "hubmerge_l1",
+    "hubmerge_add_task_vectors",
+)
+
+
+def library_path(source: Path = SOURCE) -> Path:
+    """Returns where the library built from this source lies; the name changes with every change of the source."""
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    return source.with_name(f"_kernels_{digest[:12]}.so")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Returns the library, or None where torch has to do its work.
+
+    That is where none was built from this version of the source, where `HUBMERGE_NATIVE=0`, and on processors without
+    fused multiply-add, whose torch rounds differently.
+    """
+    if os.environ.get("HUBMERGE_NATIVE") == "0" or not _has_fused_multiply_add():
+        return None
+    try:
+        loaded = ctypes.CDLL(str(library_path()))
+    except OSError:
+        return None
+    for name in FUNCTIONS:
+        getattr(loaded, name).restype = None
+    return loaded
+
+
+def _has_fused_multiply_add() -> bool:
+    return platform.machine() not in ("x86_64", "AMD64") or torch.backends.cpu.get_cpu_capability() != "DEFAULT"
