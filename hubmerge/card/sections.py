@@ -60,6 +60,14 @@ def replace_sections(body: str, sections: Mapping[str, str]) -> str | None:
         sections: Every section that we know, by name, in order; "" for one that the card shall not have. One that the
             body lacks goes behind the section that comes before it here. Sections of other names stay as they are.
     """
+    renewed = _replaced(body, sections)
+    # Where a section stood twice, markers around the second may now meet and make another one.
+    while renewed is not None and (again := _replaced(renewed, sections)) != renewed:
+        renewed = again
+    return renewed
+
+
+def _replaced(body: str, sections: Mapping[str, str]) -> str | None:
     pieces = split_sections(body)
     present = {piece.name for piece in pieces if piece.name in sections}
     if not present:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hubmerge.card.sections import fence_section, replace_sections, split_sections
@@ -28,7 +28,14 @@ def test_the_pieces_of_a_body_are_the_body(body: str):
     assert "".join(piece.text for piece in split_sections(body)) == body
 
 
+NESTED = (
+    "<!-- hubmerge:notes begin -->\n<!-- hubmerge:notes end -->\n<!-- hubmerge:notes begin -->\n"
+    "<!-- hubmerge:notes begin -->\n<!-- hubmerge:notes end -->\n<!-- hubmerge:notes end -->"
+)
+
+
 @given(bodies)
+@example(NESTED)
 def test_replacing_twice_is_replacing_once(body: str):
     sections = {"recipe": section("recipe", "new"), "notes": section("notes", "```\nx\n```")}
     once = replace_sections(body, sections)
