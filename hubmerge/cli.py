@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,10 +60,15 @@ class Commands(click.Group):
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> None:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {_harmless(message)}", err=True)
     if hint:
-        click.echo(f"Hint: {hint}", err=True)
+        click.echo(f"Hint: {_harmless(hint)}", err=True)
     sys.exit(exit_code)
+
+
+def _harmless(text: str) -> str:
+    """Returns the text with all characters escaped that could steer a terminal; names in it are other people's."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -78,7 +86,7 @@ _recipe_options = _adding(
     click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
     click.option(
         "--seed",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, 2**63 - 1),
         metavar="NUMBER",
         help="Seed of random masks, in place of the recipe's (default 0).",
     ),
@@ -133,6 +141,11 @@ def main() -> None:
       hubmerge plan recipe.yml
       hubmerge merge-and-push recipe.yml me/merged-7b
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale can write every name
+    # A container that is stopped tidies up as after Ctrl-C: unfinished shards may be gigabytes.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    click.get_current_context().call_on_close(partial(signal.signal, signal.SIGTERM, before))
 
 
 @main.command()

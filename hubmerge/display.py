@@ -150,7 +150,7 @@ class MergeDisplay:
 
     def say(self, sentence: str) -> None:
         """Prints a line above the bars."""
-        self._console.print(Text(sentence))
+        self._console.print(Text(sentence), soft_wrap=not self._console.is_terminal)
 
     def _say_sometimes(self) -> None:
         with self._lock:

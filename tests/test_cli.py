@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -174,11 +175,13 @@ def test_a_recipe_that_cannot_be_read_is_exit_code_1(tmp_path: Path) -> None:
         ["plan", "RECIPE", "--shard-size", "1e999"],
         ["plan", "RECIPE", "--shard-size", "-4GB"],
         ["plan", "RECIPE", "--seed", "-1"],
+        ["plan", "RECIPE", "--seed", "9223372036854775808"],
         ["merge", "RECIPE", "OUT", "--threads", "0"],
         ["merge", "RECIPE", "OUT", "--connections", "999"],
         ["merge", "RECIPE", "RECIPE"],
         ["merge", "RECIPE", "OUT", "--template", "missing.md"],
         ["merge", "RECIPE", "OUT", "--license", "mit"],
+        ["merge", "RECIPE", "OUT", "--license", "mit", "--license-reason", ""],
     ],
     ids=" ".join,
 )
@@ -240,6 +243,21 @@ finally:
     assert finished.stdout.startswith("Usage: hubmerge merge")
 
 
+def test_a_locale_that_lacks_characters_is_no_failure(recipe: Path) -> None:
+    command = [sys.executable, "-m", "hubmerge", "plan", recipe]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert r" \xb7 writes " in finished.stdout
+
+
+def test_a_name_cannot_steer_the_terminal(tmp_path: Path, recipe: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "\x1b]0;title\x07").touch()
+    result = run("merge", recipe, tmp_path / "out")
+    assert result.stderr.startswith(rf"Error: {tmp_path}/out is not empty (it holds \x1b]0;title\x07)" + "\n")
+
+
 def large_parents(folder: Path) -> list[Path]:
     """Returns checkpoints of zeros, stored as holes, that take seconds to merge."""
     header, infos = build_header([("weight", "BF16", (65_536, 1_024))])
@@ -252,7 +270,8 @@ def large_parents(folder: Path) -> list[Path]:
     return [folder / "base", folder / "first", folder / "second"]
 
 
-def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_being_stopped_is_exit_code_130_and_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     base, *others = large_parents(tmp_path)
     models = [{"model": str(other), "parameters": {"weight": 1, "density": 0.5}} for other in others]
     recipe = written(tmp_path / "recipe.yml", {"merge_method": "ties", "base_model": str(base), "models": models})
@@ -266,7 +285,7 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path: Path) -> None:
     while not list(tmp_path.glob("out/.hubmerge-*/*.part")):
         assert process.poll() is None, process.stderr
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stdout) == (130, "")
     assert stderr.endswith("Error: interrupted\nHint: Run the same command again; it goes on from what is finished.\n")

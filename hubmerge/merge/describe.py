@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def merge_facts(
     architecture = _architecture(plan.config)
     return MergeFacts(
         repo_id=target if is_repo else None,
-        title=target.rsplit("/", 1)[-1] if is_repo else Path(target).resolve().name,
+        title=target.rsplit("/", 1)[-1] if is_repo else _name_of(Path(target)),
         method_title=method.title,
         method_paper=method.paper,
         method_summary=method.summary,
@@ -127,6 +128,11 @@ def _locked_parent(checkpoint: Checkpoint) -> LockedParent:
             for entry in entries
         ),
     )
+
+
+def _name_of(folder: Path) -> str:
+    """Returns a folder's name; its bytes need not be text."""
+    return os.fsencode(folder.resolve().name).decode(errors="replace")
 
 
 def _architecture(config: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from json import JSONDecodeError
+
 from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -12,7 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from hubmerge.errors import HubmergeError, PublishError, TargetMovedError
-from hubmerge.weights.hub_client import HTTP_ERROR, is_passing, offline_error, reason_of
+from hubmerge.weights.hub_client import HTTP_ERROR, is_passing, no_hub_error, offline_error, reason_of
 
 FAILURES: tuple[type[Exception], ...] = (HTTP_ERROR, OSError, ValueError, EntryNotFoundError)
 """What a call that writes to the Hub raises when it fails; ValueError is for a name or a card that it refuses."""
@@ -38,6 +40,8 @@ def explain(error: Exception, repo_id: str, action: str, *, token: str | None) -
             return no_write_access(repo_id, error)
         case HfHubHTTPError():
             return _explain_status(error, repo_id, action, token=token)
+        case JSONDecodeError():
+            return no_hub_error(repo_id)
     return PublishError(f"could not {action} {repo_id}: {reason_of(error)}", hint=GO_ON)
 
 

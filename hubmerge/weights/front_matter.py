@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What YAML can escape and no honest card does: it would steer a terminal, or cannot be written as UTF-8."""
+
 _BLOCK = re.compile(r"\s*---[ \t]*\n(?:(.*?)\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
 
 
@@ -18,6 +21,13 @@ class _CardLoader(yaml.SafeLoader):
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Returns the text of a scalar."""
+        scalar = super().construct_scalar(node)
+        if found := _UNPRINTABLE.search(scalar):
+            raise ValueError(f"it has the character {found[0]!a}")
+        return scalar
 
 
 _CardLoader.add_implicit_resolver(

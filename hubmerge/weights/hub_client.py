@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from huggingface_hub import get_token
-from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
+from huggingface_hub.constants import ENDPOINT, HF_HUB_DOWNLOAD_TIMEOUT
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session, parse_ratelimit_headers
 
@@ -35,6 +35,10 @@ SENDABLE_TOKEN = re.compile(r"[!-~]+")
 
 LONGEST_ASKED_WAIT_SECONDS = 330.0
 """The Hub counts requests in windows of 300 seconds: https://huggingface.co/docs/hub/rate-limits."""
+
+
+LONGEST_SILENCE_SECONDS = 120.0
+"""Of an API call; the Hub gives up on its own side after 60."""
 
 
 class PassingError(Exception):
@@ -83,6 +87,7 @@ def retried(ask: Callable[[], Answer], *, policy: RetryPolicy, sleep: Callable[[
     """Returns the answer to a question that huggingface_hub asks once; its own error if it keeps failing."""
     failures = 0
     while True:
+        _limit_silence()
         try:
             return ask()
         except HTTP_ERROR as error:
@@ -158,10 +163,37 @@ def offline_error() -> TransferError:
     )
 
 
+def no_hub_error(repo_id: str) -> TransferError:
+    """Returns the error for an answer about a repo that no Hub gives, such as a page of HTML."""
+    return TransferError(
+        f"{ENDPOINT} does not answer for {repo_id} as a Hub does",
+        hint="Check HF_ENDPOINT, and whether a proxy or a login page answers in its place; then run the command again.",
+    )
+
+
 def reason_of(error: Exception) -> str:
     """Returns why a request failed, in a few words on one line."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _limit_silence() -> None:
+    """Lets no API call of ours wait for ever, as huggingface_hub's do: its session has no time limit.
+
+    The session is replaced when a connection fails, so this is repeated before each attempt.
+    """
+    hooks: list[Callable[[Any], None]] = get_session().event_hooks["request"]
+    if _set_time_limit not in hooks:
+        hooks.append(_set_time_limit)
+
+
+def _set_time_limit(request: Any) -> None:
+    """Sets a limit for a request of this package that has none; other users of the session keep theirs."""
+    if "hubmerge/" in request.headers.get("user-agent", ""):
+        limits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            phase: LONGEST_SILENCE_SECONDS if seconds is None else seconds for phase, seconds in limits.items()
+        }
 
 
 def _passing_error_of(error: Exception) -> PassingError | None:

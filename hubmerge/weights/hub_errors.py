@@ -15,10 +15,13 @@ from huggingface_hub.errors import (
 )
 
 from hubmerge.errors import HubmergeError, SourceError, TransferError
-from hubmerge.weights.hub_client import HTTP_ERROR, is_passing, offline_error, reason_of
+from hubmerge.weights.hub_client import HTTP_ERROR, is_passing, no_hub_error, offline_error, reason_of
 
-HUB_FAILURES: tuple[type[Exception], ...] = (HTTP_ERROR, OSError, HFValidationError)
-"""What a call to the Hub's API raises when it does not answer the question."""
+HUB_FAILURES: tuple[type[Exception], ...] = (HTTP_ERROR, OSError, ValueError, TypeError, KeyError)
+"""What a call to the Hub's API raises when it does not answer the question.
+
+The last three are what huggingface_hub makes of a name that it refuses, or of the answer of a proxy or another server.
+"""
 
 LOG_IN = "Run `hf auth login`."
 
@@ -48,6 +51,8 @@ def explain(error: Exception, repo_id: str, revision: str | None, *, token: str 
             return SourceError(f"{repo_id} has been disabled by the Hub")
         case HfHubHTTPError():
             return _bad_status(error, repo_id)
+        case ValueError() | TypeError() | KeyError():
+            return no_hub_error(repo_id)
     return TransferError(
         f"{constants.ENDPOINT} does not answer for {repo_id}: {reason_of(error)}",
         hint="Check the connection and run the command again.",

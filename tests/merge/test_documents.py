@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,9 @@ def test_a_chosen_licence_and_its_reason_stand_in_the_card(tmp_path: Path) -> No
 def test_a_folder_may_hold_a_merge_that_may_not_be_published(tmp_path: Path) -> None:
     merge_to_folder(clashing(tmp_path), tmp_path / "out")
     assert "\nlicense:" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_folder_whose_name_is_not_text_can_be_merged_to(tmp_path: Path, llamas: Llamas) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    merge_to_folder(whole("passthrough", llamas[0]), folder)
+    assert "# caf\ufffd\n" in (folder / "README.md").read_text()

@@ -11,6 +11,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from hubmerge.errors import PublishError, TargetMovedError, TransferError
 from hubmerge.localhub import LocalHub
 from hubmerge.publish import HubPublisher, HubTarget
+from hubmerge.publish.refusals import GO_ON
 from hubmerge.weights.hub_client import RetryPolicy
 from tests.publish.places import (
     CARD,
@@ -269,3 +270,36 @@ def test_offline_mode_is_named(hub: LocalHub, repo: str, monkeypatch: pytest.Mon
     with pytest.raises(TransferError) as caught:
         publisher_to(hub, repo).open()
     assert str(caught.value) == "the Hub cannot be asked because offline mode is on"
+
+
+@pytest.mark.parametrize("branch", ["", "a b", "..", "-x", "v1:2"])
+def test_a_name_that_no_branch_can_have_is_refused_before_a_repo_is_made(
+    hub: LocalHub, api: HfApi, repo: str, branch: str
+) -> None:
+    with pytest.raises(PublishError) as caught:
+        publisher_to(hub, repo, revision=branch).open()
+    assert (str(caught.value), caught.value.hint) == (f"{branch!r} cannot be a branch", "Name another --revision.")
+    assert not api.repo_exists(repo)
+
+
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(repo: str) -> None:
+    with pytest.raises(PublishError) as caught:
+        HubPublisher(HubTarget(repo, MESSAGE), fingerprint=PLAN, token="hf_secret\n").open()
+    assert str(caught.value).startswith("the token is empty or has characters that no token has")
+    assert "secret" not in f"{caught.value}{caught.value.hint}"
+
+
+def test_a_proxy_that_answers_in_place_of_the_hub_is_one_sentence(hub: LocalHub, repo: str) -> None:
+    hub.faults.add("POST /api/repos/create", status=200, body="<html>Log in</html>")
+    with pytest.raises(TransferError) as caught:
+        publisher_to(hub, repo).open()
+    assert str(caught.value) == f"{hub.endpoint} does not answer for {repo} as a Hub does"
+
+
+@pytest.mark.usefixtures("_no_waiting")
+@pytest.mark.parametrize(("status", "hint"), [(413, None), (503, GO_ON)])
+def test_only_what_may_pass_is_worth_another_run(hub: LocalHub, repo: str, status: int, hint: str | None) -> None:
+    hub.faults.add(f"POST /api/models/{repo}/commit/", status=status)
+    with pytest.raises(PublishError) as caught:
+        publish(publisher_to(hub, repo), {ONE: b"content"}, FILES)
+    assert caught.value.hint == hint

@@ -33,6 +33,8 @@ def test_no_is_a_language_as_it_is_for_the_hub():
         ("just text", "it is not a mapping of keys to values"),
         ("[" * 1000, "it is not YAML (maximum recursion depth exceeded"),
         ("date: 2024-13-45", "it is not YAML (month must be in 1..12"),
+        (r'license: "\ud800"', r"it is not YAML (it has the character '\ud800')"),
+        (r'tags: ["\e[31mred"]', r"it is not YAML (it has the character '\x1b')"),
         ("a: !!python/object/apply:os.system [id]", "it is not YAML (could not determine a constructor"),
     ],
 )

@@ -209,6 +209,19 @@ def test_a_failure_that_passes_is_not_seen(hub: LocalHub, repo: str) -> None:
     assert list(open_checkpoint(ModelRef(repo), token=False).tensors) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("body", ["<html>Log in</html>", '"hello"', '{"message": "hello"}'])
+@pytest.mark.parametrize("question", ["revision/main", "tree"])
+def test_a_proxy_that_answers_in_place_of_the_hub_is_one_sentence(
+    hub: LocalHub, repo: str, question: str, body: str
+) -> None:
+    hub.faults.add(match=rf"GET /api/models/{repo}/{question}", status=200, body=body)
+    error = refusal(ModelRef(repo, "main"))
+    assert str(error) == f"{hub.endpoint} does not answer for {repo} as a Hub does"
+    assert error.hint == (
+        "Check HF_ENDPOINT, and whether a proxy or a login page answers in its place; then run the command again."
+    )
+
+
 def test_all_refusals_come_at_once(repo: str) -> None:
     with pytest.raises(SourceError) as caught:
         open_checkpoints([ModelRef("weights/none"), ModelRef(repo), ModelRef(repo, "v9")], token=False)
