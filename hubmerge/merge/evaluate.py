@@ -2,6 +2,9 @@
 
 It is evaluated depth first, so a merge tree of any depth needs a few blocks of memory and no intermediate model. What a
 method needs of the whole tensor (norms, thresholds) is prepared once for each Merge, in passes over the same blocks.
+
+A node is used by one thread. What it finds out once is kept by hand: before Python 3.12 functools.cached_property holds
+one lock for all instances, which makes worker threads wait for each other.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -107,10 +109,11 @@ class _Adapted(_Computed):
         self._expr = expr
         self._weight = weight
         self._stored_factors = (a, b)
+        self._held_factors: tuple[Tensor, Tensor] | None = None
         self._row_length = math.prod(weight.shape[1:])
 
     def load(self, block: Block) -> Tensor:
-        left, right = self._factors
+        left, right = self._factors()
         first, last = block.start // self._row_length, -(-block.stop // self._row_length)
         delta = (left[first:last] @ right).flatten()
         # A block of a convolution may begin and end within a row of the matrix.
@@ -118,13 +121,14 @@ class _Adapted(_Computed):
         result = self._weight.load(block).to(delta.dtype)
         return result.add_(delta[skipped : skipped + block.elements], alpha=self._expr.scale)
 
-    @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """Matrices of shape `(len(W), rank)` and `(rank, the rest of W)`."""
-        a, b = (_whole(leaf).flatten(1) for leaf in self._stored_factors)
-        if self.is_double:
-            a, b = a.double(), b.double()
-        return (a.T, b.T) if self._expr.is_transposed else (b, a)
+        """Returns matrices of shape `(len(W), rank)` and `(rank, the rest of W)`, read on the first call."""
+        if self._held_factors is None:
+            a, b = (_whole(leaf).flatten(1) for leaf in self._stored_factors)
+            if self.is_double:
+                a, b = a.double(), b.double()
+            self._held_factors = (a.T, b.T) if self._expr.is_transposed else (b, a)
+        return self._held_factors
 
 
 def _whole(leaf: _Leaf) -> Tensor:
@@ -143,13 +147,14 @@ class _Remapped(_Computed):
         self._dtype = torch.float64 if self.is_double else torch.float32
         self._row_length = math.prod(expr.shape) // expr.index.length
         self._filled = torch.tensor(expr.index.filled_rows(), dtype=torch.int64)
+        self._known_mean: Tensor | None = None
 
     def load(self, block: Block) -> Tensor:
         start, stop = block.start // self._row_length, block.stop // self._row_length
         result = self._gather(start, stop)
         filled = self._filled[(self._filled >= start) & (self._filled < stop)]
         if filled.numel():
-            result[filled - start] = self._mean.to(self._dtype)
+            result[filled - start] = self._mean().to(self._dtype)
         return result.flatten()
 
     def _gather(self, start: int, stop: int) -> Tensor:
@@ -180,14 +185,15 @@ class _Remapped(_Computed):
         parts = [node.load(Block(start * length, stop * length, length)) for start, stop in runs]
         return torch.cat(parts).view(-1, length)
 
-    @cached_property
     def _mean(self) -> Tensor:
-        """The mean of the rows that are not filled, in fp64, over blocks in order."""
-        total = torch.zeros(self._row_length, dtype=torch.float64)
-        for block in blocks_of((self._index.length, self._row_length)):
-            rows = self._gather(block.start // self._row_length, block.stop // self._row_length)
-            total += rows.sum(0, dtype=torch.float64)  # filled rows are zeros here
-        return total / max(1, self._index.length - len(self._filled))
+        """Returns the mean of the rows that are not filled, in fp64, summed in block order on the first call."""
+        if self._known_mean is None:
+            total = torch.zeros(self._row_length, dtype=torch.float64)
+            for block in blocks_of((self._index.length, self._row_length)):
+                rows = self._gather(block.start // self._row_length, block.stop // self._row_length)
+                total += rows.sum(0, dtype=torch.float64)  # filled rows are zeros here
+            self._known_mean = total / max(1, self._index.length - len(self._filled))
+        return self._known_mean
 
 
 class _Merged:
@@ -199,29 +205,32 @@ class _Merged:
         self._expr = expr
         self._method = get_method(expr.method)
         self._operands = _Operands(expr, operands)
+        self._prepared: tuple[Any, Kernel | None] | None = None
 
     def load(self, block: Block) -> Tensor:
-        result = self._method.combine(self._operands.load(block), self._expr.settings, self._state, block)
+        state, _ = self._prepare()
+        result = self._method.combine(self._operands.load(block), self._expr.settings, state, block)
         if self._expr.dtype is None:
             return result
         return result.to(TORCH_DTYPES[self._expr.dtype]).to(result.dtype)
 
     def rounded(self, block: Block, dtype: torch.dtype) -> Tensor:
+        _, kernel = self._prepare()
         is_last_rounding = self._expr.dtype is None and dtype in DTYPE_CODES
-        stored = self._operands.stored(block) if self._kernel and is_last_rounding else None
-        if self._kernel is None or stored is None:
+        stored = self._operands.stored(block) if kernel and is_last_rounding else None
+        if kernel is None or stored is None:
             return self.load(block).to(dtype)
         result = torch.empty(block.elements, dtype=dtype)
-        self._kernel(stored, result, first=block.start)
+        kernel(stored, result, first=block.start)
         return result
 
-    @cached_property
-    def _state(self) -> Any:
-        return self._method.prepare(self._operands, self._expr.settings) if self._method.prepare else None
-
-    @cached_property
-    def _kernel(self) -> Kernel | None:
-        return self._method.compiled(self._expr.settings, self._state) if self._method.compiled else None
+    def _prepare(self) -> tuple[Any, Kernel | None]:
+        """Returns the method's state for this tensor and its compiled kernel, made on the first call."""
+        if self._prepared is None:
+            settings = self._expr.settings
+            state = self._method.prepare(self._operands, settings) if self._method.prepare else None
+            self._prepared = state, self._method.compiled(settings, state) if self._method.compiled else None
+        return self._prepared
 
 
 class _Operands:
