@@ -1,22 +1,20 @@
-"""The command line: options to one call, errors to one sentence and an exit code."""
+"""The command line: options to one call."""
 
 from __future__ import annotations
 
 import io
 import json
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hubmerge.cli_errors import Commands
 from hubmerge.cli_lineage import lineage
-from hubmerge.errors import HubmergeError
 from hubmerge.version import __version__
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 Command = Callable[..., None]
 
-INTERRUPTED = 130
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -41,34 +38,6 @@ def size(text: str) -> int:
     if size_bytes <= 0:
         raise click.BadParameter(f"{text!r} is not a size; write it like 4GB or 500MB")
     return size_bytes
-
-
-class Commands(click.Group):
-    """Turns the errors of commands into one sentence on stderr and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command."""
-        try:
-            return super().invoke(ctx)
-        except HubmergeError as error:
-            _fail(str(error), error.hint, error.exit_code)
-        except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            _fail(f"{place}{error.strerror or error}", None, 1)
-        except KeyboardInterrupt:
-            _fail("interrupted", "Run the same command again; it goes on from what is finished.", INTERRUPTED)
-
-
-def _fail(message: str, hint: str | None, exit_code: int) -> None:
-    click.echo(f"Error: {_harmless(message)}", err=True)
-    if hint:
-        click.echo(f"Hint: {_harmless(hint)}", err=True)
-    sys.exit(exit_code)
-
-
-def _harmless(text: str) -> str:
-    """Returns the text with all characters escaped that could steer a terminal; names in it are other people's."""
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -143,9 +112,6 @@ def main() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale can write every name
-    # A container that is stopped tidies up as after Ctrl-C: unfinished shards may be gigabytes.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    click.get_current_context().call_on_close(partial(signal.signal, signal.SIGTERM, before))
 
 
 @main.command()

@@ -39,7 +39,7 @@ LAYERS = (
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
     ("merge.describe", "merge.ancestry", "merge.documents", "merge.summary", "merge.pipeline"),
     ("localhub",),
-    ("display", "cli_lineage", "cli", "__main__"),
+    ("stopping", "display", "cli_errors", "cli_lineage", "cli", "__main__"),
 )
 """From the ground up; a module imports from its own line or from those above it."""
 

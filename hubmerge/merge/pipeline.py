@@ -191,7 +191,7 @@ def _make_shards(
         progress.skip(arrived.filename, arrived.size_bytes)
     files = [checkpoint.files for checkpoint in merge.checkpoints]
     with (
-        ThreadPoolExecutor(1, "hubmerge-upload") as uploader,
+        _uploading() as uploader,
         open_stream(todo, files, options=merge.options.stream, progress=progress) as stream,
     ):
         pending: list[Future[StagedShard]] = []
@@ -202,6 +202,20 @@ def _make_shards(
             pending.append(uploader.submit(_stage, publisher, finished, progress))
         done += [future.result() for future in pending]
     return sorted(done, key=lambda shard: shard.filename)
+
+
+@contextmanager
+def _uploading() -> Iterator[ThreadPoolExecutor]:
+    """Gives the thread that uploads; an error waits for what is on its way, Ctrl-C does not."""
+    uploader = ThreadPoolExecutor(1, "hubmerge-upload")
+    waits = True
+    try:
+        yield uploader
+    except KeyboardInterrupt:
+        waits = False
+        raise
+    finally:
+        uploader.shutdown(wait=waits, cancel_futures=not waits)
 
 
 def _has_arrived(shard: ShardPlan, staged: Mapping[str, StagedShard]) -> bool:

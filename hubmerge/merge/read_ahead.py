@@ -106,6 +106,12 @@ class ReadAhead:
             self._changed.notify_all()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def abort(self) -> None:
+        """Stops, and closes the files: a read that would try for minutes gives up at its next failure."""
+        self.stop()
+        for files in self._files:
+            files.close()
+
     def source(self, number: int) -> BatchSource:
         """Returns where the bytes of expression `number` come from; waits until they are on their way."""
         batch = self._batch_of[number]

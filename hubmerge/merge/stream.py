@@ -78,7 +78,7 @@ class Stream:
                 if task in done:
                     task.result()
         except BaseException:
-            self.stop()
+            self._read_ahead.abort()
             self._workers.shutdown(cancel_futures=True)  # the caller may close the file once nobody writes to it
             raise
 
@@ -118,6 +118,9 @@ def open_stream(
         with read_ahead, workers:
             try:
                 yield stream
+            except BaseException:
+                read_ahead.abort()
+                raise
             finally:
                 stream.stop()
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,7 @@ class FolderPublisher:
         self._folder = folder
         self._staging = folder / f"{STAGING_PREFIX}{fingerprint[:12]}"
         self._is_new = not folder.exists()
+        self._lock: int | None = None
 
     @property
     def workspace(self) -> Path:
@@ -42,12 +45,31 @@ class FolderPublisher:
         try:
             self._refuse_other_content()
             self._staging.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
         except OSError as error:
             raise PublishError(
                 f"{self._folder}: {error.strerror}", hint="Choose a folder that you may write to."
             ) from error
         self._take_back()
         return {path.name: _staged(path) for path in sorted(self._staging.glob("*.safetensors"))}
+
+    def _take_lock(self) -> None:
+        """Locks the staging folder; the lock ends with the process, however that ends."""
+        self._lock = os.open(self._staging, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._drop_lock()
+            raise PublishError(
+                f"another run is merging into {self._folder}", hint="Wait for its end, or choose another folder."
+            ) from None
+        except OSError:
+            return  # a file system without locks
+
+    def _drop_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _take_back(self) -> None:
         """Undoes what a run that died while moving files up had moved."""
@@ -109,9 +131,14 @@ class FolderPublisher:
         shutil.rmtree(self._staging)
 
     def close(self) -> None:
-        """Removes the staging folder unless it holds finished shards to go on from; a target made for it goes too."""
-        if self._staging.is_dir() and not any(self._staging.glob("*.safetensors")):
+        """Removes the staging folder unless it holds finished shards to go on from; a target made for it goes too.
+
+        Nothing is removed while another run works there.
+        """
+        is_ours = self._lock is not None
+        if is_ours and self._staging.is_dir() and not any(self._staging.glob("*.safetensors")):
             shutil.rmtree(self._staging)
+        self._drop_lock()
         if self._is_new and self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
 

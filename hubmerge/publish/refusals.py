@@ -14,10 +14,13 @@ from huggingface_hub.errors import (
 )
 
 from hubmerge.errors import HubmergeError, PublishError, TargetMovedError
-from hubmerge.weights.hub_client import HTTP_ERROR, is_passing, no_hub_error, offline_error, reason_of
+from hubmerge.weights.hub_client import HTTP_ERROR, no_hub_error, offline_error, reason_of
 
 FAILURES: tuple[type[Exception], ...] = (HTTP_ERROR, OSError, ValueError, EntryNotFoundError)
 """What a call that writes to the Hub raises when it fails; ValueError is for a name or a card that it refuses."""
+
+REFUSALS = frozenset({400, 405, 413, 422})
+"""Answers that another run would get again; 404 is not one, since it would make a staging branch that vanished anew."""
 
 GO_ON = "Run the same command again; it goes on from what has arrived."
 
@@ -64,7 +67,7 @@ def _explain_status(error: HfHubHTTPError, repo_id: str, action: str, *, token: 
             f"{repo_id} got another commit while the merge ran; nothing was published",
             hint="Run the same command again; it takes up the shards that are finished.",
         )
-    hint = GO_ON if is_passing(status) else None
+    hint = None if status in REFUSALS else GO_ON
     return PublishError(f"could not {action} {repo_id}: the Hub answers HTTP {status}{_said(error)}", hint=hint)
 
 

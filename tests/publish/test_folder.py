@@ -115,3 +115,18 @@ def test_an_empty_folder_that_was_there_stays(tmp_path: Path) -> None:
     publisher.open()
     publisher.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_never_write_to_the_same_staging_folder(tmp_path: Path) -> None:
+    first, second = publisher_of(tmp_path / "out"), publisher_of(tmp_path / "out")
+    first.open()
+    unfinished = ShardFile.create(first.workspace / "model.safetensors", b"", size_bytes=7)
+    with pytest.raises(PublishError) as caught:
+        second.open()
+    second.close()
+    assert str(caught.value) == f"another run is merging into {tmp_path}/out"
+    assert caught.value.hint == "Wait for its end, or choose another folder."
+    assert names(tmp_path / "out") == [f"{STAGING}/model.safetensors.part"]
+    unfinished.abort()
+    first.close()
+    second.open()

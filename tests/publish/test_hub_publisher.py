@@ -297,8 +297,10 @@ def test_a_proxy_that_answers_in_place_of_the_hub_is_one_sentence(hub: LocalHub,
 
 
 @pytest.mark.usefixtures("_no_waiting")
-@pytest.mark.parametrize(("status", "hint"), [(413, None), (503, GO_ON)])
-def test_only_what_may_pass_is_worth_another_run(hub: LocalHub, repo: str, status: int, hint: str | None) -> None:
+@pytest.mark.parametrize(("status", "hint"), [(413, None), (404, GO_ON), (503, GO_ON)])
+def test_a_refusal_that_would_come_again_is_not_worth_another_run(
+    hub: LocalHub, repo: str, status: int, hint: str | None
+) -> None:
     hub.faults.add(f"POST /api/models/{repo}/commit/", status=status)
     with pytest.raises(PublishError) as caught:
         publish(publisher_to(hub, repo), {ONE: b"content"}, FILES)
