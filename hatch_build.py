@@ -16,6 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("hubmerge", "merge", "native")
+SOURCES = ("kernels.c", "numbers.h")
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 """Optimisations that change no result: kernels.c says which."""
 
@@ -29,7 +30,7 @@ class KernelBuildHook(BuildHookInterface[Any]):
         folder = Path(self.root, NATIVE)
         for stale in folder.glob("_kernels_*"):
             stale.unlink()
-        library = folder / library_name((folder / "kernels.c").read_bytes())
+        library = library_path(folder)
         if problem := compile_library(folder / "kernels.c", library):
             self.app.display_warning(f"no compiled kernels, merges take several times as long: {problem}")
             return
@@ -38,9 +39,10 @@ class KernelBuildHook(BuildHookInterface[Any]):
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
 
-def library_name(source: bytes) -> str:
-    """Returns the name under which hubmerge.merge.native.library looks for what was built from this source."""
-    return f"_kernels_{hashlib.sha256(source).hexdigest()[:12]}.so"
+def library_path(folder: Path) -> Path:
+    """Returns where hubmerge.merge.native.library looks for what was built from a folder's sources."""
+    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in SOURCES)).hexdigest()
+    return folder / f"_kernels_{digest[:12]}.so"
 
 
 def compile_library(source: Path, library: Path) -> str | None:

@@ -1,20 +1,20 @@
 /* The hot loops of the merge methods, over one block of every operand at a time.
 
-   Each function decodes its operands from the dtype in which they are stored, computes in fp32 and rounds once. It works
-   on chunks of CHUNK elements in buffers on the stack, so that whatever a formula needs between two loads stays in the
-   L1 cache, and every inner loop is one that a compiler can vectorise.
+   Each function decodes its operands from the dtype in which they are stored, computes in fp32 and rounds once. It
+   works on chunks of CHUNK elements in buffers on the stack, so that whatever a formula needs between two loads stays
+   in the L1 cache, and every inner loop is one that a compiler can vectorise.
 
    The torch kernels in ../methods are the definition. Combinations follow their order of operations, so results are the
-   same to the bit: fmaf stands where torch's `add_(x, alpha=c)` multiplies and adds in one rounding, and nothing else may
-   be contracted or reassociated (-ffp-contract=off, no -ffast-math). Sums are taken in fp64 in an order of their own. */
+   same to the bit: fmaf stands where torch's `add_(x, alpha=c)` multiplies and adds in one rounding, and nothing else
+   may be contracted or reassociated (-ffp-contract=off, no -ffast-math). Sums are taken in fp64 in their own order. */
+
+#include "numbers.h"
 
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-#define CHUNK 512 /* elements; a dozen fp32 buffers of 4 KiB fit an L1 cache of 48 KiB */
+#define CHUNK 512 /* elements; a dozen fp32 buffers fit an L1 cache of 32 KiB */
 #define MAX_VECTORS 32
-#define LANES 32 /* partial sums; a multiple of every vector width, so that the order of addition does not depend on it */
+#define LANES 32 /* partial sums: whole vectors of any width, so that the order of addition does not depend on it */
 
 /* One version of a function for each vector width; the C library chooses when it loads them. x86-64 without that has no
    fused multiply-add to rely on, and torch is faster than one in software. */
@@ -25,23 +25,22 @@
 #else
 #error "cannot choose between versions of a function here; the torch kernels are used instead"
 #endif
-#define INLINE static inline __attribute__((always_inline)) /* else helpers are compiled for the narrowest width only */
 
 typedef float Chunk[CHUNK] __attribute__((aligned(64)));
-
-enum { BF16, F16, F32 };
 
 /* One block of `count` tensors, as stored. A base, where there is one, comes first. */
 typedef struct {
     int64_t count;
     int64_t elements;
-    const void *const *data;
-    const int32_t *dtypes;
+    struct {
+        const void *data;
+        int64_t dtype;
+    } tensors[];
 } Operands;
 
 typedef struct {
     void *data;
-    int32_t dtype;
+    int64_t dtype;
 } Output;
 
 /* What is kept of a task vector: everything, nothing, a band of magnitudes, or a random choice. */
@@ -82,82 +81,19 @@ typedef struct {
     int64_t above, at_high, at_low, inside_count;
 } Tally;
 
-/* ---- stored numbers ------------------------------------------------------------------------------------------- */
-
-INLINE float from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-INLINE uint32_t to_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-INLINE float from_bfloat(uint16_t bfloat) {
-    return from_bits((uint32_t)bfloat << 16);
-}
-
-INLINE float from_half(uint16_t half) {
-    uint32_t magnitude = half & 0x7fffu;
-    uint32_t normal = (magnitude << 13) + (112u << 23); /* the exponents' biases are 15 and 127 */
-    uint32_t special = normal + (112u << 23);           /* infinity and NaN have the largest exponent in both */
-    uint32_t subnormal = to_bits((float)(int32_t)magnitude * 0x1p-24f);
-    uint32_t bits = magnitude < 0x400u ? subnormal : magnitude < 0x7c00u ? normal : special;
-    return from_bits(bits | (uint32_t)(half & 0x8000u) << 16);
-}
-
-INLINE uint16_t to_half(float value) {
-    uint32_t bits = to_bits(value), magnitude = bits & 0x7fffffffu;
-    /* Half the last digit, less one if that is even: carries exactly where rounding goes up, up to infinity. */
-    uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-    /* The last digit of numbers in [0.5, 1) is 2^-24, as is that of fp16's subnormal numbers. */
-    uint32_t subnormal = to_bits(from_bits(magnitude) + 0.5f) - to_bits(0.5f);
-    uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    uint32_t half = magnitude < 0x38800000u ? subnormal : magnitude < 0x47800000u ? normal : special;
-    return (uint16_t)(half | (bits >> 16 & 0x8000u));
-}
-
-INLINE uint16_t to_bfloat(float value) {
-    uint32_t bits = to_bits(value);
-    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16 | 0x40u) : rounded);
-}
-
 /* Reads elements [start, start + n) and fills the rest of the chunk with zeros, which change no sum. */
 INLINE void decode(float *restrict to, const Operands *operands, int64_t index, int64_t start, int n) {
-    const void *data = operands->data[index];
-    if (operands->dtypes[index] == BF16) {
-        const uint16_t *from = (const uint16_t *)data + start;
-        for (int i = 0; i < n; i++) to[i] = from_bfloat(from[i]);
-    } else if (operands->dtypes[index] == F16) {
-        const uint16_t *from = (const uint16_t *)data + start;
-        for (int i = 0; i < n; i++) to[i] = from_half(from[i]);
-    } else {
-        memcpy(to, (const float *)data + start, (size_t)n * sizeof(float));
-    }
+    read_numbers(to, operands->tensors[index].data, operands->tensors[index].dtype, start, n);
     for (int i = n; i < CHUNK; i++) to[i] = 0.0f;
 }
 
 INLINE void encode(const Output *out, int64_t start, const float *restrict from, int n) {
-    if (out->dtype == BF16) {
-        uint16_t *to = (uint16_t *)out->data + start;
-        for (int i = 0; i < n; i++) to[i] = to_bfloat(from[i]);
-    } else if (out->dtype == F16) {
-        uint16_t *to = (uint16_t *)out->data + start;
-        for (int i = 0; i < n; i++) to[i] = to_half(from[i]);
-    } else {
-        memcpy((float *)out->data + start, from, (size_t)n * sizeof(float));
-    }
+    write_numbers(out->data, out->dtype, start, from, n);
 }
 
 INLINE int chunk_length(int64_t elements, int64_t start) {
     return elements - start < CHUNK ? (int)(elements - start) : CHUNK;
 }
-
-/* ---- chunks --------------------------------------------------------------------------------------------------- */
 
 /* acc = c x, or acc += c x in one rounding if it is not the first of a sum. */
 INLINE void accumulate(float *restrict acc, const float *restrict x, float c, int is_first) {
@@ -170,8 +106,8 @@ INLINE void accumulate(float *restrict acc, const float *restrict x, float c, in
 /* Reads task vector `v`: x - base. */
 INLINE void decode_delta(
     float *restrict to, const Operands *operands, int v, int64_t start, int n, const float *restrict base) {
-    if (operands->dtypes[v + 1] == BF16 && n == CHUNK) { /* one loop instead of two where nearly all the time goes */
-        const uint16_t *from = (const uint16_t *)operands->data[v + 1] + start;
+    if (operands->tensors[v + 1].dtype == BF16 && n == CHUNK) { /* nearly always: one loop instead of two */
+        const uint16_t *from = (const uint16_t *)operands->tensors[v + 1].data + start;
         for (int i = 0; i < CHUNK; i++) to[i] = from_bfloat(from[i]) - base[i];
     } else {
         decode(to, operands, v + 1, start, n);
@@ -179,9 +115,14 @@ INLINE void decode_delta(
     }
 }
 
-INLINE void add_to_lanes(double *restrict lanes, const float *restrict x) {
+INLINE void add_products(double *restrict lanes, const float *restrict x, const float *restrict y) {
     for (int i = 0; i < CHUNK; i += LANES)
-        for (int lane = 0; lane < LANES; lane++) lanes[lane] += (double)x[i + lane];
+        for (int lane = 0; lane < LANES; lane++) lanes[lane] += (double)(x[i + lane] * y[i + lane]);
+}
+
+INLINE void add_magnitudes(double *restrict lanes, const float *restrict x) {
+    for (int i = 0; i < CHUNK; i += LANES)
+        for (int lane = 0; lane < LANES; lane++) lanes[lane] += (double)fabsf(x[i + lane]);
 }
 
 INLINE double sum_of_lanes(const double *lanes) {
@@ -245,31 +186,27 @@ INLINE void elect(Chunk *deltas, const float *coefficients, int count, float *re
     for (int i = 0; i < CHUNK; i++) signs[i] = signs[i] >= 0.0f ? 1.0f : -1.0f;
 }
 
-/* Adds up what has the elected sign, times that sign, in `total` and the weights of what is not zero of it in `weight_sum`. */
-INLINE void add_if_elected(float *restrict total, float *restrict weight_sum, const float *restrict delta,
-                           const float *restrict signs, float coefficient, float weight, int is_first) {
+/* Adds what has the elected sign, times that sign, to `total`, and the weight to `divisor` where that is not zero. */
+INLINE void add_if_elected(float *restrict total, float *restrict divisor, const float *restrict delta,
+                           const float *restrict signs, float coefficient, float weight, int is_first, int normalizes) {
     for (int i = 0; i < CHUNK; i++) {
         float x = delta[i] * signs[i];
         x = (coefficient >= 0.0f ? x < 0.0f : x > 0.0f) ? 0.0f : x;
         total[i] = is_first ? x * coefficient : fmaf(x, coefficient, total[i]);
-        weight_sum[i] = (is_first ? 0.0f : weight_sum[i]) + (x != 0.0f ? weight : 0.0f);
+        if (normalizes) divisor[i] = (is_first ? 0.0f : divisor[i]) + (x != 0.0f ? weight : 0.0f);
     }
 }
 
-INLINE void add_elected(float *restrict base, Chunk *deltas, int count, const Sum *sum) {
-    Chunk signs, total, weight_sum;
+INLINE void add_elected(float *restrict base, Chunk *deltas, int count, const Sum *sum, int normalizes) {
+    const float *c = sum->coefficients, *w = sum->weights;
+    Chunk signs, total, divisor;
+    elect(deltas, c, count, signs);
+    add_if_elected(total, divisor, deltas[0], signs, c[0], w[0], 1, normalizes);
+    for (int v = 1; v < count; v++) add_if_elected(total, divisor, deltas[v], signs, c[v], w[v], 0, normalizes);
     float factor = sum->factor;
-    elect(deltas, sum->coefficients, count, signs);
-    for (int v = 0; v < count; v++) {
-        float coefficient = sum->coefficients[v], weight = sum->weights[v];
-        if (v == 0)
-            add_if_elected(total, weight_sum, deltas[v], signs, coefficient, weight, 1);
-        else
-            add_if_elected(total, weight_sum, deltas[v], signs, coefficient, weight, 0);
-    }
-    if (sum->normalizes)
+    if (normalizes)
         for (int i = 0; i < CHUNK; i++)
-            base[i] += factor * (total[i] * signs[i]) / (weight_sum[i] == 0.0f ? 1.0f : weight_sum[i]);
+            base[i] += factor * (total[i] * signs[i]) / (divisor[i] == 0.0f ? 1.0f : divisor[i]);
     else
         for (int i = 0; i < CHUNK; i++) base[i] += factor * total[i] * signs[i];
 }
@@ -278,17 +215,18 @@ INLINE void add_all(float *restrict base, Chunk *deltas, int count, const Sum *s
     for (int v = 0; v < count; v++) accumulate(base, deltas[v], sum->coefficients[v], 0);
 }
 
-/* Counts what is above, at and between the bounds, and collects what is between them, in order. */
+/* Counts magnitudes above, at and between the bounds, and collects those between them, in order. */
 INLINE void tally_chunk(Tally *tally, const float *restrict x, int n) {
     uint8_t is_inside[CHUNK];
     float low = tally->low, high = tally->high;
     int above = 0, at_high = 0, at_low = 0;
     for (int i = 0; i < n; i++) {
-        above += x[i] > high;
-        at_high += x[i] == high;
-        at_low += x[i] == low;
+        float size = fabsf(x[i]);
+        above += size > high;
+        at_high += size == high;
+        at_low += size == low;
     }
-    for (int i = 0; i < CHUNK; i++) is_inside[i] = (x[i] > low) & (x[i] < high);
+    for (int i = 0; i < CHUNK; i++) is_inside[i] = (fabsf(x[i]) > low) & (fabsf(x[i]) < high);
     tally->above += above;
     tally->at_high += at_high;
     tally->at_low += at_low;
@@ -297,7 +235,7 @@ INLINE void tally_chunk(Tally *tally, const float *restrict x, int n) {
         memcpy(&flags, is_inside + group, 8);
         if (!flags) continue; /* as nearly all are */
         for (int i = group; i < group + 8 && i < n; i++)
-            if (is_inside[i]) tally->inside[tally->inside_count++] = x[i];
+            if (is_inside[i]) tally->inside[tally->inside_count++] = fabsf(x[i]);
     }
 }
 
@@ -318,18 +256,15 @@ KERNEL void hubmerge_weighted_sum(const Operands *operands, const float *coeffic
 
 /* dots = <a, a>, <a, b>, <b, b> of two operands: products in fp32, their sum in fp64. */
 KERNEL void hubmerge_dots(const Operands *operands, double *dots) {
-    Chunk a, b, product;
+    Chunk a, b;
     double aa[LANES] = {0}, ab[LANES] = {0}, bb[LANES] = {0};
     for (int64_t start = 0; start < operands->elements; start += CHUNK) {
         int n = chunk_length(operands->elements, start);
         decode(a, operands, 0, start, n);
         decode(b, operands, 1, start, n);
-        for (int i = 0; i < CHUNK; i++) product[i] = a[i] * a[i];
-        add_to_lanes(aa, product);
-        for (int i = 0; i < CHUNK; i++) product[i] = a[i] * b[i];
-        add_to_lanes(ab, product);
-        for (int i = 0; i < CHUNK; i++) product[i] = b[i] * b[i];
-        add_to_lanes(bb, product);
+        add_products(aa, a, a);
+        add_products(ab, a, b);
+        add_products(bb, b, b);
     }
     dots[0] = sum_of_lanes(aa);
     dots[1] = sum_of_lanes(ab);
@@ -360,7 +295,6 @@ KERNEL void hubmerge_tally(const Operands *operands, Tally *tallies, int64_t tal
             if (tallies[t].series != series) {
                 series = tallies[t].series;
                 decode_delta(x, operands, (int)series, start, n, base);
-                for (int i = 0; i < CHUNK; i++) x[i] = fabsf(x[i]);
             }
             tally_chunk(&tallies[t], x, n);
         }
@@ -378,10 +312,9 @@ KERNEL void hubmerge_l1(const Operands *operands, const Rule *rules, int64_t fir
         decode(base, operands, 0, start, n);
         for (int v = 0; v < count; v++) {
             decode_delta(x, operands, v, start, n, base);
-            for (int i = 0; i < CHUNK; i++) x[i] = fabsf(x[i]);
-            add_to_lanes(all[v], x);
+            add_magnitudes(all[v], x);
             keep(x, &rules[v], first + start);
-            add_to_lanes(kept[v], x);
+            add_magnitudes(kept[v], x);
         }
     }
     for (int v = 0; v < count; v++) {
@@ -401,8 +334,10 @@ KERNEL void hubmerge_add_task_vectors(const Operands *operands, const Sum *sum, 
             decode_delta(deltas[v], operands, v, start, n, base);
             keep(deltas[v], &sum->rules[v], first + start);
         }
-        if (sum->elects)
-            add_elected(base, deltas, count, sum);
+        if (sum->elects && sum->normalizes)
+            add_elected(base, deltas, count, sum, 1);
+        else if (sum->elects)
+            add_elected(base, deltas, count, sum, 0);
         else
             add_all(base, deltas, count, sum);
         encode(out, start, base, n);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,14 +139,15 @@ def magnitudes(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def tally(tensors: Sequence[Tensor], bounds: Sequence[Bounds]) -> list[Counts]:
     """Returns what each bounds find among the magnitudes of the task vectors."""
-    rooms = [np.empty(tensors[0].numel(), dtype=np.float32) for _ in bounds]
+    rooms = torch.empty(len(bounds), tensors[0].numel(), dtype=torch.float32)
+    row_bytes = rooms.stride(0) * rooms.itemsize
     tallies = (_Tally * len(bounds))(
-        *(_Tally(b.series, b.low, b.high, room.ctypes.data) for b, room in zip(bounds, rooms, strict=True))
+        *(_Tally(b.series, b.low, b.high, rooms.data_ptr() + row * row_bytes) for row, b in enumerate(bounds))
     )
     _call("hubmerge_tally", _operands(tensors), tallies, ctypes.c_int64(len(bounds)))
     return [
         Counts(t.above, t.at_high, t.at_low, room[: t.inside_count].copy())
-        for t, room in zip(tallies, rooms, strict=True)
+        for t, room in zip(tallies, rooms.numpy(), strict=True)
     ]
 
 
@@ -154,19 +156,6 @@ def l1_sums(tensors: Sequence[Tensor], rules: Sequence[Rule], *, first: int) -> 
     before, after = ((ctypes.c_double * len(rules))() for _ in range(2))
     _call("hubmerge_l1", _operands(tensors), _rules(rules), ctypes.c_int64(first), before, after)
     return list(before), list(after)
-
-
-class _Operands(ctypes.Structure):
-    _fields_ = (
-        ("count", ctypes.c_int64),
-        ("elements", ctypes.c_int64),
-        ("data", ctypes.POINTER(ctypes.c_void_p)),
-        ("dtypes", ctypes.POINTER(ctypes.c_int32)),
-    )
-
-
-class _Output(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("dtype", ctypes.c_int32))
 
 
 class _Sum(ctypes.Structure):
@@ -193,24 +182,30 @@ class _Tally(ctypes.Structure):
     )
 
 
-def _call(name: str, *arguments: ctypes.Structure | ctypes.Array[ctypes.c_float] | object) -> None:
-    """Calls a function of the library; structures and arrays are passed by address. The caller keeps tensors alive."""
+def _call(name: str, *arguments: ctypes.Array[Any] | ctypes.Structure | ctypes.c_int64) -> None:
+    """Calls a function of the library; the caller keeps alive what arguments point to."""
     loaded = library()
     assert loaded is not None, "asked for compiled kernels where there are none"
     getattr(loaded, name)(*(ctypes.byref(a) if isinstance(a, ctypes.Structure) else a for a in arguments))
 
 
-def _operands(tensors: Sequence[Tensor]) -> _Operands:
-    count, elements = len(tensors), tensors[0].numel()
-    assert count <= MAX_OPERANDS
-    assert all(tensor.numel() == elements and tensor.is_contiguous() for tensor in tensors)
-    data = (ctypes.c_void_p * count)(*(tensor.data_ptr() for tensor in tensors))
-    dtypes = (ctypes.c_int32 * count)(*(DTYPE_CODES[tensor.dtype] for tensor in tensors))
-    return _Operands(count, elements, data, dtypes)
+def _operands(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_int64]:
+    """Returns the `Operands` of kernels.c, which are made of 64-bit numbers: made in one go for every block."""
+    elements = tensors[0].numel()
+    fields = [len(tensors), elements]
+    for tensor in tensors:
+        assert tensor.numel() == elements
+        fields += _stored(tensor)
+    return (ctypes.c_int64 * len(fields))(*fields)
 
 
-def _output(out: Tensor) -> _Output:
-    return _Output(out.data_ptr(), DTYPE_CODES[out.dtype])
+def _output(out: Tensor) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * 2)(*_stored(out))
+
+
+def _stored(tensor: Tensor) -> tuple[int, int]:
+    assert tensor.is_contiguous()
+    return tensor.data_ptr(), DTYPE_CODES[tensor.dtype]
 
 
 def _floats(values: Sequence[float]) -> ctypes.Array[ctypes.c_float]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("kernels.c")
+FOLDER = Path(__file__).parent
+SOURCES = ("kernels.c", "numbers.h")
 
 FUNCTIONS = (
     "hubmerge_weighted_sum",
@@ -23,10 +24,10 @@ FUNCTIONS = (
 )
 
 
-def library_path(source: Path = SOURCE) -> Path:
-    """Returns where the library built from this source lies; the name changes with every change of the source."""
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    return source.with_name(f"_kernels_{digest[:12]}.so")
+def library_path(folder: Path = FOLDER) -> Path:
+    """Returns where the library built from a folder's sources lies; the name changes with every change of them."""
+    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in SOURCES)).hexdigest()
+    return folder / f"_kernels_{digest[:12]}.so"
 
 
 @cache

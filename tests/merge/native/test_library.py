@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hubmerge.merge.native.kernels import MAX_OPERANDS, can_run
-from hubmerge.merge.native.library import SOURCE, library, library_path
+from hubmerge.merge.native.library import FOLDER, SOURCES, library, library_path
 from tests.checkpoints import write_tensors
 from tests.merge.merging import hashes, merged
 from tests.merge.native.stored import needs_library
@@ -40,19 +40,20 @@ def build() -> ModuleType:
 
 
 def test_the_library_is_looked_for_under_the_name_that_the_build_gives_it(build: ModuleType) -> None:
-    assert library_path().name == build.library_name(SOURCE.read_bytes())
+    assert library_path() == build.library_path(FOLDER)
 
 
 def test_a_library_of_another_source_is_not_found(tmp_path: Path) -> None:
-    (tmp_path / "kernels.c").write_text("int other;\n")
-    assert library_path(tmp_path / "kernels.c").name != library_path().name
+    for name in SOURCES:
+        (tmp_path / name).write_text("int other;\n")
+    assert library_path(tmp_path).name != library_path().name
 
 
 def test_a_compiler_that_is_missing_is_said_in_one_line(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CC", "no-such-compiler -O9")
-    problem = build.compile_library(SOURCE, tmp_path / "library.so")
+    problem = build.compile_library(FOLDER / "kernels.c", tmp_path / "library.so")
     assert problem == "cannot run no-such-compiler: No such file or directory"
 
 
