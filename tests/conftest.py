@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 
 def _free_port() -> int:
@@ -30,6 +31,11 @@ os.environ |= {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 os.environ.pop("HF_TOKEN", None)
+
+# The same examples on every run of CI: what it says of a change is about the change. At a desk they stay random.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("desk", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 from hubmerge.localhub import LocalHub  # noqa: E402
 

@@ -10,7 +10,7 @@ A card may have them anywhere and in any order, with any text between.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ def split_sections(body: str) -> list[Piece]:
 
     A begin marker without its end is text like any other: nobody can say where such a section stops.
     """
-    lines = re.findall(r"[^\n]*\n|[^\n]+", body)
+    lines = _lines(body)
     pieces: list[Piece] = []
     start = at = 0
     while at < len(lines):
@@ -59,21 +59,26 @@ def replace_sections(body: str, sections: Mapping[str, str]) -> str | None:
         body: A card's body.
         sections: Every section that we know, by name, in order; "" for one that the card shall not have. One that the
             body lacks goes behind the section that comes before it here. Sections of other names stay as they are.
+            A marker without its other half goes; the text around it stays.
     """
-    renewed = _replaced(body, sections)
-    # Where a section stood twice, markers around the second may now meet and make another one.
-    while renewed is not None and (again := _replaced(renewed, sections)) != renewed:
-        renewed = again
-    return renewed
-
-
-def _replaced(body: str, sections: Mapping[str, str]) -> str | None:
     pieces = split_sections(body)
     present = {piece.name for piece in pieces if piece.name in sections}
     if not present:
         return None
     groups = _grouped(sections, present)
-    return "".join(piece.text if piece.name not in present else groups.pop(piece.name, "") for piece in pieces)
+    return "".join(
+        groups.pop(piece.name, "") if piece.name in present else _without_strays(piece, sections) for piece in pieces
+    )
+
+
+def _without_strays(piece: Piece, names: Container[str]) -> str:
+    """Returns a piece that stays, less the markers of ours in people's text that have lost their other half.
+
+    Left in place, two of them could meet once what stood between is gone, and claim the text around.
+    """
+    if piece.name is not None:
+        return piece.text
+    return "".join(line for line in _lines(piece.text) if _marker(line)[0] not in names)
 
 
 def _grouped(sections: Mapping[str, str], present: AbstractSet[str | None]) -> dict[str | None, str]:
@@ -108,6 +113,11 @@ def _section_at(lines: list[str], start: int) -> tuple[str, int] | None:
         elif not fence and _marker(lines[at]) != _NO_MARKER:
             return (name, at + 1) if _marker(lines[at]) == (name, "end") else None
     return None
+
+
+def _lines(text: str) -> list[str]:
+    """Returns the lines of a text with their line feeds: of these only, not of whatever else may part lines."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _marker(line: str) -> tuple[str, str]:
