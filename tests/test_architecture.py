@@ -39,7 +39,7 @@ LAYERS = (
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
     ("merge.describe", "merge.ancestry", "merge.documents", "merge.summary", "merge.pipeline"),
     ("localhub",),
-    ("stopping", "display", "cli_errors", "cli_lineage", "cli", "__main__"),
+    ("cli", "__main__"),
 )
 """From the ground up; a module imports from its own line or from those above it."""
 
@@ -52,7 +52,7 @@ HUB_MODULES = (
     "publish.refusals",
     "card.validate",
     "lineage.fetch",
-    "cli",
+    "cli.merge",
 )
 """Where huggingface_hub may be imported: the files that talk to the Hub."""
 
@@ -138,7 +138,7 @@ def test_only_the_command_line_prints() -> None:
     for module in modules():
         calls = (node for node in ast.walk(ast.parse(path_of(module).read_text())) if isinstance(node, ast.Call))
         printed = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
-        assert not printed or module == "hubmerge.cli", f"{module} prints"
+        assert not printed or module.startswith("hubmerge.cli"), f"{module} prints"
 
 
 def test_command_line_imports_no_torch() -> None:

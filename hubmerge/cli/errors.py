@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from hubmerge.cli.stopping import leave, stoppable
 from hubmerge.errors import HubmergeError
-from hubmerge.stopping import leave, stoppable
 
 
 class Commands(click.Group):

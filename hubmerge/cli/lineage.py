@@ -41,7 +41,7 @@ def lineage(repo: str, depth: int, form: str | None, svg: TextIO | None, source_
     """
     from rich.console import Console
 
-    from hubmerge.display import crawl_progress
+    from hubmerge.cli.display import crawl_progress
     from hubmerge.lineage.crawl import CrawlLimits, crawl
     from hubmerge.lineage.forms import shown, written
 

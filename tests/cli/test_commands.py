@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from hubmerge.cli import main
-from hubmerge.display import size_text
+from hubmerge.cli.display import size_text
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.weights.header import build_header
 from tests.checkpoints import write_llama, write_tensors

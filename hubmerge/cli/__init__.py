@@ -1,0 +1,37 @@
+"""The command line: options to one call, one module a family of commands."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from hubmerge.cli.errors import Commands
+from hubmerge.cli.hub import hub
+from hubmerge.cli.lineage import lineage
+from hubmerge.cli.merge import merge, merge_and_push, plan
+from hubmerge.version import __version__
+
+COMMANDS = (plan, merge, merge_and_push, lineage, hub)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hubmerge")
+def main() -> None:
+    """Merge language models from Hub to Hub: plan, stream, publish.
+
+    A recipe is mergekit's YAML. Parents are read by byte range, the merge is pushed while it is computed, and the
+    target changes in one commit at the end.
+
+    \b
+    Example:
+      hubmerge plan recipe.yml
+      hubmerge merge-and-push recipe.yml me/merged-7b
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale can write every name
+
+
+for command in COMMANDS:
+    main.add_command(command)

@@ -1,0 +1,112 @@
+"""The options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hubmerge.merge.pipeline import MergeOptions
+
+Command = Callable[..., None]
+
+SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def size(text: str) -> int:
+    """Returns the bytes that an option means: 500MB, 4GB, 2G, 1000000."""
+    number = text.strip().lower().removesuffix("b")
+    unit = number[-1:] if number[-1:] in SIZES else ""
+    try:
+        size_bytes = round(float(number.removesuffix(unit)) * SIZES[unit])
+    except (ValueError, OverflowError):
+        size_bytes = 0
+    if size_bytes <= 0:
+        raise click.BadParameter(f"{text!r} is not a size; write it like 4GB or 500MB")
+    return size_bytes
+
+
+def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Returns the decorator that gives a command these options, which its help lists in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+recipe_options = adding(
+    click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        metavar="NUMBER",
+        help="Seed of random masks, in place of the recipe's (default 0).",
+    ),
+    click.option(
+        "--shard-size", type=size, default="4GB", show_default=True, help="Most bytes of tensors in one output file."
+    ),
+    click.option(
+        "--source-token",
+        metavar="TOKEN",
+        envvar="HUBMERGE_SOURCE_TOKEN",
+        show_envvar=True,
+        help="For reading the parents, in place of the stored token.",
+    ),
+)
+"""Of every command with a recipe."""
+
+run_options = adding(
+    click.option(
+        "--threads", type=click.IntRange(min=1), metavar="NUMBER", help="Tensors merged at a time [default: the cores]."
+    ),
+    click.option("--read-ahead", type=size, help="Memory for tensors on their way from the Hub [default: 537MB]."),
+    click.option(
+        "--connections",
+        type=click.IntRange(1, 64),
+        metavar="NUMBER",
+        help="Requests to the Hub at a time [default: 8].",
+    ),
+    click.option("--license", "license_id", metavar="ID", help="Publish under this licence, not the derived one."),
+    click.option("--license-reason", metavar="TEXT", help="Why under that licence; printed in the model card."),
+    click.option(
+        "--template",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Template of the model card, in place of the shipped one.",
+    ),
+    click.option("--no-lineage", is_flag=True, help="Do not read the parents' ancestry for the model card."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
+)
+"""Of the commands that merge."""
+
+
+def merge_options(given: dict[str, Any]) -> MergeOptions:
+    """Returns what the options of `recipe_options` and `run_options` ask for; a command may have only the first."""
+    from hubmerge.merge.documents import LicenceChoice
+    from hubmerge.merge.pipeline import MergeOptions
+    from hubmerge.merge.stream import StreamOptions
+
+    licence, reason = given.get("license_id"), given.get("license_reason")
+    if bool(licence) != bool(reason):
+        raise click.UsageError("--license and --license-reason go together")
+    stream = {
+        "threads": given.get("threads"),
+        "read_ahead_bytes": given.get("read_ahead"),
+        "connections": given.get("connections"),
+    }
+    return MergeOptions(
+        lenient=given["lenient"],
+        seed=given["seed"],
+        shard_bytes=given["shard_size"],
+        source_token=given["source_token"],
+        stream=StreamOptions(**{name: value for name, value in stream.items() if value is not None}),
+        licence=LicenceChoice(licence, reason) if licence and reason else None,
+        template=given.get("template"),
+        lineage=not given.get("no_lineage"),
+    )
