@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from hubmerge.cli import display
 from hubmerge.card.facts import LicenceDecision, Outcome
+from hubmerge.cli import display
 from hubmerge.cli.display import MergeDisplay, plan_view, size_text
 from hubmerge.merge.pipeline import plan_recipe
 from hubmerge.merge.plan import Plan
