@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hubmerge"
 
 LAYERS = (
-    ("errors", "version"),
+    ("errors", "version", "lazy_torch"),
     (
         "weights.header",
         "weights.ranges",
@@ -141,8 +141,11 @@ def test_only_the_command_line_prints() -> None:
         assert not printed or module.startswith("hubmerge.cli"), f"{module} prints"
 
 
-def test_command_line_imports_no_torch() -> None:
-    code = "import hubmerge.cli, sys; sys.exit('torch' in sys.modules or 'huggingface_hub' in sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "heavy"), [("hubmerge.cli", ("torch", "huggingface_hub")), ("hubmerge.merge.pipeline", ("torch",))]
+)
+def test_importing_a_module_leaves_out_what_is_heavy(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import {module}, sys; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

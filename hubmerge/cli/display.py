@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -23,6 +24,9 @@ from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.progress import Stage
+
+SHOW_SECONDS = 0.1
+"""Between two movements of a bar."""
 
 PLAIN_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
@@ -114,7 +118,8 @@ class MergeDisplay:
             disable=not console.is_terminal,
         )
         self._tasks: dict[Stage, TaskID] = {}
-        self._last_line = time.monotonic()
+        self._moved: Counter[Stage] = Counter()
+        self._last_shown = self._last_line = time.monotonic()
         self._lock = threading.Lock()
 
     def __enter__(self) -> MergeDisplay:
@@ -124,6 +129,7 @@ class MergeDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._show(self._moved)
         self._bars.stop()
 
     def begin(self, plan: Plan) -> None:
@@ -137,10 +143,15 @@ class MergeDisplay:
             self.say(f"! {note}")
 
     def advance(self, stage: Stage, size_bytes: int) -> None:
-        """Moves a bar."""
-        if stage in self._tasks:
-            self._bars.advance(self._tasks[stage], size_bytes)
-            self._say_sometimes()
+        """Moves a bar, in steps that people can see: workers report every block."""
+        with self._lock:
+            self._moved[stage] += size_bytes
+            if time.monotonic() - self._last_shown < SHOW_SECONDS:
+                return
+            self._last_shown = time.monotonic()
+            moved, self._moved = self._moved, Counter()
+        self._show(moved)
+        self._say_sometimes()
 
     def skip(self, filename: str, size_bytes: int) -> None:
         """Says that a file was finished in an earlier run."""
@@ -151,6 +162,10 @@ class MergeDisplay:
     def say(self, sentence: str) -> None:
         """Prints a line above the bars."""
         self._console.print(Text(sentence), soft_wrap=not self._console.is_terminal)
+
+    def _show(self, moved: Mapping[Stage, int]) -> None:
+        for stage in moved.keys() & self._tasks.keys():
+            self._bars.advance(self._tasks[stage], moved[stage])
 
     def _say_sometimes(self) -> None:
         with self._lock:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, ParentFacts
 from hubmerge.card.lock import LockedFile, LockedOutput, LockedParent, LockFacts
@@ -108,7 +107,7 @@ def lock_facts(plan: Plan, checkpoints: Sequence[Checkpoint], shards: Sequence[S
     """Returns what the lock file says."""
     return LockFacts(
         hubmerge_version=__version__,
-        torch_version=str(torch.__version__),
+        torch_version=version("torch"),
         fingerprint=fingerprint(plan),
         seed=plan.recipe.seed,
         parents=tuple(_locked_parent(checkpoint) for checkpoint in checkpoints),

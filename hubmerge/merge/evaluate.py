@@ -12,36 +12,62 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from hubmerge.merge.expr import AddLora, Expr, Load, Merge, RemapRows, Same
+from hubmerge.lazy_torch import torch
+from hubmerge.merge.expr import AddLora, Expr, Load, Merge, RemapRows, Same, loads
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Block, blocks_of
-from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, can_run
+from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, Stored, can_run
+from hubmerge.weights.dtypes import FLOAT_NAMES
+from hubmerge.weights.header import item_size
 
-TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-"""The dtypes that arithmetic is done on; anything else is only copied."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Bytes = NDArray[np.uint8]
 
 
-class TensorReader(Protocol):
+class TensorBytes(Protocol):
+    """The data of one source tensor."""
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Returns bytes [start, stop), good until the next call; the caller must not write to them."""
+
+
+class Source(Protocol):
     """Where the bytes of source tensors come from while a plan is executed."""
 
-    def read(self, load: Load, start: int, stop: int) -> Tensor:
-        """Returns bytes [start, stop) of the tensor's data as uint8; the caller must not write to them."""
+    def open(self, load: Load) -> TensorBytes:
+        """Returns a tensor's data, for one thread."""
 
 
-def evaluate(expr: Expr, *, dtype: str, source: TensorReader) -> Iterator[tuple[Block, Tensor]]:
-    """Yields an output tensor block by block, in order, rounded once to `dtype`."""
+def evaluate(expr: Expr, *, dtype: str, source: Source) -> Iterator[tuple[Block, Bytes]]:
+    """Yields an output tensor's bytes block by block, rounded once to `dtype`; each is good until the next."""
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
     if isinstance(expr, Merge) and expr.dtype == dtype:
         expr = replace(expr, dtype=None)  # the rounding below is this one
     node = _node(expr, source)
     for block in blocks_of(node.shape):
-        yield block, node.rounded(block, TORCH_DTYPES[dtype])
+        yield block, node.rounded(block, dtype)
+
+
+def needs_torch(expr: Expr) -> bool:
+    """Returns whether an expression's arithmetic is surely beyond the compiled kernels."""
+    is_flat = isinstance(expr, Merge) and all(isinstance(operand, Load) for operand in expr.inputs)
+    if not isinstance(expr, Merge) or not is_flat:
+        return not isinstance(expr, Load | Same)
+    has_kernel = get_method(expr.method).compiled is not None
+    return not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)]))
+
+
+def _torch_dtype(dtype: str) -> torch.dtype:
+    found: torch.dtype = getattr(torch, FLOAT_NAMES[dtype])
+    return found
 
 
 class _Node(Protocol):
@@ -55,7 +81,7 @@ class _Node(Protocol):
 
     def load(self, block: Block) -> Tensor: ...
 
-    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor: ...
+    def rounded(self, block: Block, dtype: str) -> Bytes: ...
 
 
 class _Computed:
@@ -64,11 +90,13 @@ class _Computed:
     def load(self, block: Block) -> Tensor:
         raise NotImplementedError
 
-    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor:
-        return self.load(block).to(dtype)
+    def rounded(self, block: Block, dtype: str) -> Bytes:
+        with torch.inference_mode():
+            values = self.load(block).to(_torch_dtype(dtype))
+            return values.contiguous().view(torch.uint8).numpy()
 
 
-def _node(expr: Expr, source: TensorReader) -> _Node:
+def _node(expr: Expr, source: Source) -> _Node:
     if isinstance(expr, Merge):
         return _Merged(expr, [_node(operand, source) for operand in expr.inputs])
     if isinstance(expr, AddLora):
@@ -82,22 +110,24 @@ def _node(expr: Expr, source: TensorReader) -> _Node:
 class _Leaf(_Computed):
     """A stored tensor, decoded to the dtype of arithmetic."""
 
-    def __init__(self, expr: Load, source: TensorReader) -> None:
+    def __init__(self, expr: Load, source: Source) -> None:
         self.shape = expr.tensor.shape
         self.is_double = expr.tensor.dtype == "F64"
-        self._expr = expr
-        self._source = source
-        self.dtype = TORCH_DTYPES[expr.tensor.dtype]
+        self._data = source.open(expr)
+        self.dtype = expr.tensor.dtype
+        self._item_bytes = item_size(self.dtype)
 
-    def stored(self, block: Block) -> Tensor:
-        """Returns a block as it is stored; the caller must not write to it."""
-        size = self.dtype.itemsize
-        raw = self._source.read(self._expr, block.start * size, block.stop * size)
-        aligned = raw if raw.storage_offset() % size == 0 else raw.clone()
-        return aligned.view(self.dtype)
+    def stored(self, block: Block) -> Stored:
+        return Stored(self._bytes(block), self.dtype)
 
     def load(self, block: Block) -> Tensor:
-        return self.stored(block).to(torch.float64 if self.is_double else torch.float32, copy=True)
+        values = torch.from_numpy(self._bytes(block)).view(_torch_dtype(self.dtype))
+        return values.to(torch.float64 if self.is_double else torch.float32, copy=True)
+
+    def _bytes(self, block: Block) -> Bytes:
+        data = self._data.read(block.start * self._item_bytes, block.stop * self._item_bytes)
+        is_aligned = data.__array_interface__["data"][0] % self._item_bytes == 0
+        return data if is_aligned else data.copy()
 
 
 class _Adapted(_Computed):
@@ -196,7 +226,7 @@ class _Remapped(_Computed):
         return self._known_mean
 
 
-class _Merged:
+class _Merged(_Computed):
     """A merge: its operands' blocks combined, with what the method prepared on the first use."""
 
     def __init__(self, expr: Merge, operands: Sequence[_Node]) -> None:
@@ -206,23 +236,30 @@ class _Merged:
         self._method = get_method(expr.method)
         self._operands = _Operands(expr, operands)
         self._prepared: tuple[Any, Kernel | None] | None = None
+        self._room: Bytes = np.empty(0, np.uint8)
 
     def load(self, block: Block) -> Tensor:
         state, _ = self._prepare()
         result = self._method.combine(self._operands.load(block), self._expr.settings, state, block)
         if self._expr.dtype is None:
             return result
-        return result.to(TORCH_DTYPES[self._expr.dtype]).to(result.dtype)
+        return result.to(_torch_dtype(self._expr.dtype)).to(result.dtype)
 
-    def rounded(self, block: Block, dtype: torch.dtype) -> Tensor:
+    def rounded(self, block: Block, dtype: str) -> Bytes:
         _, kernel = self._prepare()
         is_last_rounding = self._expr.dtype is None and dtype in DTYPE_CODES
         stored = self._operands.stored(block) if kernel and is_last_rounding else None
         if kernel is None or stored is None:
-            return self.load(block).to(dtype)
-        result = torch.empty(block.elements, dtype=dtype)
-        kernel(stored, result, first=block.start)
+            return super().rounded(block, dtype)
+        result = self._room_of(block.elements * item_size(dtype))
+        kernel(stored, Stored(result, dtype), first=block.start)
         return result
+
+    def _room_of(self, size_bytes: int) -> Bytes:
+        """Returns memory that is used again for every block: new memory would cost as much as the arithmetic."""
+        if self._room.size < size_bytes:
+            self._room = np.empty(size_bytes, np.uint8)
+        return self._room[:size_bytes]
 
     def _prepare(self) -> tuple[Any, Kernel | None]:
         """Returns the method's state for this tensor and its compiled kernel, made on the first call."""
@@ -247,7 +284,7 @@ class _Operands:
         self._leaves = [node for node in nodes if isinstance(node, _Leaf)]
         self._have_kernels = len(self._leaves) == len(nodes) and can_run([leaf.dtype for leaf in self._leaves])
 
-    def stored(self, block: Block) -> list[Tensor] | None:
+    def stored(self, block: Block) -> list[Stored] | None:
         return [leaf.stored(block) for leaf in self._leaves] if self._have_kernels else None
 
     def load(self, block: Block) -> list[Tensor]:

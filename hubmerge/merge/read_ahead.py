@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from hubmerge.merge.expr import Expr, Load, loads
 from hubmerge.weights.files import Files
@@ -25,6 +25,8 @@ from hubmerge.weights.ranges import ByteRange, coalesce, split
 
 BATCH_BYTES = 32 << 20
 """Small enough that a few batches fit a small budget, large enough that requests stay long."""
+
+Bytes = NDArray[np.uint8]
 
 REQUEST_BYTES = 16 << 20
 """Longest range of one request: several connections share a large tensor, and a retry repeats little."""
@@ -36,7 +38,7 @@ class _Extent:
 
     load: Load
     range: ByteRange
-    data: Tensor
+    data: Bytes
     requests: list[Future[None]] = field(default_factory=list)
 
     def holds(self, load: Load) -> bool:
@@ -159,7 +161,7 @@ class ReadAhead:
 
     def _fetch(self, extent: _Extent, part: ByteRange) -> None:
         first = extent.range.start
-        buffer = buffer_of(extent.data)[part.start - first : part.stop - first]
+        buffer = extent.data[part.start - first : part.stop - first].data
         self._files[extent.load.parent].read_into(extent.load.file, part.start, buffer)
         self._on_read(part.stop - part.start)
 
@@ -179,8 +181,56 @@ class BatchSource:
         self._extents = tuple(extents)
         self._stopped = stopped
 
-    def read(self, load: Load, start: int, stop: int) -> Tensor:
-        """Returns bytes [start, stop) of a tensor's data as uint8; the caller must not write to them.
+    def open(self, load: Load) -> StoredTensor | ArrivingTensor:
+        """Returns a tensor's data, for one thread.
+
+        Raises:
+            CancelledError: The reading was stopped, so the data may never have been asked for.
+        """
+        if self._stopped.is_set():
+            raise CancelledError
+        if self._local[load.parent, load.file]:
+            return StoredTensor(self._files[load.parent], load, self._stopped)
+        extent = next(extent for extent in self._extents if extent.holds(load))
+        return ArrivingTensor(extent, load, self._stopped)
+
+
+class StoredTensor:
+    """A tensor on this disk."""
+
+    def __init__(self, files: Files, load: Load, stopped: threading.Event) -> None:
+        self._files = files
+        self._load = load
+        self._stopped = stopped
+        self._room: Bytes = np.empty(0, np.uint8)
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Returns bytes [start, stop) of the data, good until the next call; the caller must not write to them.
+
+        Raises:
+            TransferError: They cannot be read.
+            CancelledError: The reading was stopped.
+        """
+        if self._stopped.is_set():
+            raise CancelledError
+        if self._room.size < stop - start:  # new memory for every block would cost more than the reading
+            self._room = np.empty(stop - start, np.uint8)
+        data = self._room[: stop - start]
+        self._files.read_into(self._load.file, self._load.tensor.start + start, data.data)
+        return data
+
+
+class ArrivingTensor:
+    """A tensor that is on its way, or here."""
+
+    def __init__(self, extent: _Extent, load: Load, stopped: threading.Event) -> None:
+        first = load.tensor.start - extent.range.start
+        self._data = extent.data[first : first + load.tensor.size_bytes]
+        self._requests = tuple(extent.requests)
+        self._stopped = stopped
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Returns bytes [start, stop) of the data once all of it is here; the caller must not write to them.
 
         Raises:
             TransferError: They did not arrive, after every retry.
@@ -188,23 +238,9 @@ class BatchSource:
         """
         if self._stopped.is_set():
             raise CancelledError
-        if self._local[load.parent, load.file]:
-            return self._read_local(load, start, stop)
-        extent = next(extent for extent in self._extents if extent.holds(load))
-        for request in extent.requests:
+        for request in self._requests:
             request.result()
-        offset = load.tensor.start - extent.range.start
-        return extent.data[offset + start : offset + stop]
-
-    def _read_local(self, load: Load, start: int, stop: int) -> Tensor:
-        data = torch.empty(stop - start, dtype=torch.uint8)
-        self._files[load.parent].read_into(load.file, load.tensor.start + start, buffer_of(data))
-        return data
-
-
-def buffer_of(data: Tensor) -> memoryview:
-    """Returns the memory of a uint8 tensor."""
-    return data.numpy().data
+        return self._data[start:stop]
 
 
 def _files_of(exprs: Sequence[Expr]) -> Iterable[tuple[int, str]]:
@@ -238,4 +274,4 @@ def _extents(batch_loads: Iterable[Load]) -> Iterator[_Extent]:
     for group in by_file.values():
         ranges = [ByteRange(load.tensor.start, load.tensor.stop) for load in group]
         for joined in coalesce(ranges, max_gap_bytes=0, max_bytes=sys.maxsize):
-            yield _Extent(group[0], joined, torch.empty(joined.stop - joined.start, dtype=torch.uint8))
+            yield _Extent(group[0], joined, np.empty(joined.stop - joined.start, np.uint8))

@@ -6,9 +6,13 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from hubmerge.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Pick = tuple[int, int]
 """(number of the input, row in it)."""

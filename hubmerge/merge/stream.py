@@ -10,19 +10,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from hubmerge.errors import MergeError
-from hubmerge.merge.evaluate import evaluate
+from hubmerge.lazy_torch import torch
+from hubmerge.merge.evaluate import Bytes, evaluate, needs_torch
 from hubmerge.merge.expr import Expr, Load, Same
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
-from hubmerge.merge.read_ahead import BatchSource, ReadAhead, buffer_of
+from hubmerge.merge.read_ahead import BatchSource, ReadAhead
 from hubmerge.weights.files import Files
+from hubmerge.weights.header import item_size
 from hubmerge.weights.shards import ShardFile
 
 COPY_BYTES = 4 << 20
@@ -89,8 +90,8 @@ class Stream:
     def _make(self, number: int, tensor: OutputTensor, file: ShardFile) -> None:
         try:
             for start, data in _bytes_of(tensor, self._read_ahead.source(number)):
-                file.write(tensor.info.start + start, buffer_of(data))
-                self._progress.advance(Stage.MERGE, data.numel())
+                file.write(tensor.info.start + start, data.data)
+                self._progress.advance(Stage.MERGE, data.size)
         finally:
             self._read_ahead.release(number, tensor.expr)
 
@@ -111,24 +112,30 @@ def open_stream(
         connections=options.connections,
         on_read=lambda size_bytes: progress.advance(Stage.READ, size_bytes),
     )
-    workers = ThreadPoolExecutor(options.threads, "hubmerge-merge", initializer=torch.set_num_threads, initargs=(1,))
-    torch_threads = torch.get_num_threads()
+    workers = ThreadPoolExecutor(options.threads, "hubmerge-merge")
     stream = Stream(read_ahead, workers, progress)
+    with _one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
+        try:
+            yield stream
+        except BaseException:
+            read_ahead.abort()
+            raise
+        finally:
+            stream.stop()
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        with read_ahead, workers:
-            try:
-                yield stream
-            except BaseException:
-                read_ahead.abort()
-                raise
-            finally:
-                stream.stop()
+        yield
     finally:
-        torch.set_num_threads(torch_threads)
+        torch.set_num_threads(before)
 
 
-def _bytes_of(tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, Tensor]]:
-    """Yields (offset in the tensor's data, bytes as uint8) from first to last."""
+def _bytes_of(tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+    """Yields (offset in the tensor's data, bytes) from first to last; each is good until the next."""
     expr = tensor.expr
     if isinstance(expr, Same):
         yield from _copied_if_same(expr, tensor.info.name, source)
@@ -138,23 +145,24 @@ def _bytes_of(tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, 
         yield from _computed(expr, tensor.info.dtype, source)
 
 
-def _computed(expr: Expr, dtype: str, source: BatchSource) -> Iterator[tuple[int, Tensor]]:
-    with torch.inference_mode():
-        for block, values in evaluate(expr, dtype=dtype, source=source):
-            yield block.start * values.itemsize, values.contiguous().view(torch.uint8)
+def _computed(expr: Expr, dtype: str, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+    item_bytes = item_size(dtype)
+    for block, data in evaluate(expr, dtype=dtype, source=source):
+        yield block.start * item_bytes, data
 
 
-def _copied(load: Load, source: BatchSource) -> Iterator[tuple[int, Tensor]]:
-    size_bytes = load.tensor.size_bytes
+def _copied(load: Load, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+    data, size_bytes = source.open(load), load.tensor.size_bytes
     for start in range(0, size_bytes, COPY_BYTES):
-        yield start, source.read(load, start, min(start + COPY_BYTES, size_bytes))
+        yield start, data.read(start, min(start + COPY_BYTES, size_bytes))
 
 
-def _copied_if_same(expr: Same, name: str, source: BatchSource) -> Iterator[tuple[int, Tensor]]:
+def _copied_if_same(expr: Same, name: str, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
     first, *others = expr.inputs
+    opened = [source.open(other) for other in others]
     for start, data in _copied(first, source):
-        for other in others:
-            if not torch.equal(data, source.read(other, start, start + data.numel())):
+        for other in opened:
+            if not np.array_equal(data, other.read(start, start + data.size)):
                 raise MergeError(
                     f"{name}: the parents hold different values, and dtype {first.tensor.dtype} cannot be merged",
                     hint="Merge models that share this tensor, or take it from one of them with a passthrough slice.",

@@ -14,7 +14,7 @@ from hubmerge.errors import PublishError
 
 PART_SUFFIX = ".part"
 
-HASH_BLOCK_BYTES = 1 << 20
+HASH_BLOCK_BYTES = 1 << 18
 """Read back at once for hashing: large against the call's overhead, small against the cache."""
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -40,8 +40,9 @@ class ShardFile:
     """A file of known size whose header is written and whose tensors arrive in any order.
 
     It is called `<name>.part` until `finish`, so that a file with the final name is always complete. `write` may be
-    called from any thread, once for each byte. The sha256 follows the longest prefix that has been written, reading
-    back pages that the system still holds in memory; only one thread at a time hashes and none waits for it.
+    called from any thread, once for each byte. The sha256 follows the longest prefix that has been written: a buffer
+    that comes next is hashed where it is, what came too early is read back from pages that the system still holds in
+    memory. Only one thread at a time hashes and none waits for it.
     """
 
     def __init__(self, path: Path, descriptor: int, *, size_bytes: int) -> None:
@@ -51,6 +52,7 @@ class ShardFile:
         self._extents = _Extents()
         self._digest = hashlib.sha256()
         self._hashed_bytes = 0
+        self._read_back = bytearray(HASH_BLOCK_BYTES)
         self._hashing = threading.Lock()
 
     @classmethod
@@ -88,7 +90,7 @@ class ShardFile:
         assert offset + view.nbytes <= self.size_bytes, f"{self.path.name} ends before byte {offset + view.nbytes}"
         self._write_all(offset, view)
         self._extents.add(offset, offset + view.nbytes)
-        self._hash_if_idle()
+        self._hash_if_idle(offset, view)
 
     def finish(self, *, durable: bool = False) -> FinishedShard:
         """Gives the file its final name.
@@ -132,20 +134,24 @@ class ShardFile:
         except OSError as error:
             raise _disk_error(_part_of(self.path), error, needed_bytes=view.nbytes) from error
 
-    def _hash_if_idle(self) -> None:
+    def _hash_if_idle(self, offset: int, view: memoryview) -> None:
+        """Hashes what was just written if it comes next, and what others wrote behind it."""
         if self._hashing.acquire(blocking=False):
             try:
+                if offset == self._hashed_bytes:
+                    self._digest.update(view)
+                    self._hashed_bytes += view.nbytes
                 self._hash_contiguous()
             finally:
                 self._hashing.release()
 
     def _hash_contiguous(self) -> None:
         while self._hashed_bytes < (stop := self._extents.contiguous_bytes):
-            size_bytes = min(HASH_BLOCK_BYTES, stop - self._hashed_bytes)
-            block = os.pread(self._descriptor, size_bytes, self._hashed_bytes)
-            assert block, "what was written can be read"
-            self._digest.update(block)
-            self._hashed_bytes += len(block)
+            room = memoryview(self._read_back)[: stop - self._hashed_bytes]
+            size_bytes = os.preadv(self._descriptor, [room], self._hashed_bytes)
+            assert size_bytes, "what was written can be read"
+            self._digest.update(room[:size_bytes])
+            self._hashed_bytes += size_bytes
 
 
 def hash_file(path: Path) -> str:

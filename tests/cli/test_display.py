@@ -63,6 +63,7 @@ def test_names_with_brackets_are_shown_as_they_are(plan: Plan) -> None:
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "SHOW_SECONDS", 0.0)
     monkeypatch.setattr(display, "PLAIN_SECONDS", 0.0)
     console = Console(file=io.StringIO(), width=200)
     with MergeDisplay(console, pushes=False) as shower:

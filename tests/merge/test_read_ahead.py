@@ -99,7 +99,7 @@ def consume(reader: ReadAhead, exprs: Sequence[Load]) -> list[bytes]:
     """Reads each tensor whole, in order, and releases it."""
     contents = []
     for number, expr in enumerate(exprs):
-        contents.append(bytes(reader.source(number).read(expr, 0, expr.tensor.size_bytes).numpy()))
+        contents.append(bytes(reader.source(number).open(expr).read(0, expr.tensor.size_bytes)))
         reader.release(number, expr)
     return contents
 
@@ -147,7 +147,7 @@ def test_a_long_tensor_is_split_over_the_connections(remote: RemoteFiles) -> Non
 def test_any_part_of_a_tensor_can_be_read(remote: RemoteFiles) -> None:
     expr = load(100, 300)
     with reading(remote, [load(90, 100), expr]) as reader:
-        assert bytes(reader.source(1).read(expr, 17, 130).numpy()) == CONTENT[117:230]
+        assert bytes(reader.source(1).open(expr).read(17, 130)) == CONTENT[117:230]
 
 
 def test_a_tensor_that_serves_neighbouring_outputs_is_asked_for_once(remote: RemoteFiles) -> None:
@@ -161,7 +161,7 @@ def test_never_more_than_the_budget_is_held(remote: RemoteFiles) -> None:
     exprs = row(*[50] * 20)
     with reading(remote, exprs, budget_bytes=250, connections=4) as reader:
         for number, expr in enumerate(exprs):
-            reader.source(number).read(expr, 0, 50)
+            reader.source(number).open(expr).read(0, 50)
             held = 0 if number == 0 else 50 * (number - number % 2)  # batches of two tensors are released whole
             assert sum(stop - start for _, start, stop in remote.requests) <= held + 250
             reader.release(number, expr)
@@ -192,7 +192,7 @@ def test_the_sources_of_one_expression_are_read_together(remote: RemoteFiles) ->
     expr = Same((load(0, 90), load(200, 290)))
     with reading(remote, [expr], budget_bytes=10) as reader:
         source = reader.source(0)
-        assert [bytes(source.read(part, 0, 90).numpy()) for part in expr.inputs] == [CONTENT[:90], CONTENT[200:290]]
+        assert [bytes(source.open(part).read(0, 90)) for part in expr.inputs] == [CONTENT[:90], CONTENT[200:290]]
 
 
 def test_arrived_bytes_are_reported(remote: RemoteFiles) -> None:
@@ -213,14 +213,14 @@ def test_files_of_this_disk_are_read_when_they_are_asked_for(tmp_path: Path) -> 
 def test_a_failed_read_reaches_whoever_needs_the_tensor(remote: RemoteFiles) -> None:
     remote.error = TransferError("it did not arrive")
     with reading(remote, row(10)) as reader, pytest.raises(TransferError, match="it did not arrive"):
-        reader.source(0).read(load(0, 10), 0, 10)
+        reader.source(0).open(load(0, 10)).read(0, 10)
 
 
 def test_stopping_ends_those_who_wait_and_asks_for_nothing_more(remote: RemoteFiles) -> None:
     remote.gate.clear()
     exprs = row(*[100] * 6)
     with reading(remote, exprs, budget_bytes=300) as reader, ThreadPoolExecutor(4) as workers:
-        waiting = [workers.submit(lambda n: reader.source(n).read(exprs[n], 0, 100), n) for n in (1, 2, 4, 5)]
+        waiting = [workers.submit(lambda n: reader.source(n).open(exprs[n]).read(0, 100), n) for n in (1, 2, 4, 5)]
         assert eventually(lambda: len(remote.requests) == 1)
         reader.stop()
         for task in waiting:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
-from hubmerge.merge.evaluate import evaluate
+from hubmerge.merge.evaluate import Bytes, evaluate
 from hubmerge.merge.expr import Expr, Load, Merge, RemapRows, loads
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS, Settings
 from hubmerge.merge.row_map import Pick, row_map
@@ -18,10 +19,18 @@ class Memory:
     """Source tensors that are held, by the number of their parent."""
 
     def __init__(self, *tensors: Tensor) -> None:
-        self._bytes = [tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors]
+        self._bytes = [tensor.contiguous().flatten().view(torch.uint8).numpy() for tensor in tensors]
 
-    def read(self, load: Load, start: int, stop: int) -> Tensor:
-        return self._bytes[load.parent][start:stop]
+    def open(self, load: Load) -> Held:
+        return Held(self._bytes[load.parent])
+
+
+@dataclass(frozen=True)
+class Held:
+    data: Bytes
+
+    def read(self, start: int, stop: int) -> Bytes:
+        return self.data[start:stop]
 
 
 def load(parent: int, tensor: Tensor) -> Load:
@@ -34,7 +43,8 @@ def remapped(rows: Sequence[Sequence[Pick] | None], *tensors: Tensor, shape: tup
 
 
 def computed(expr: Expr, memory: Memory) -> Tensor:
-    return torch.cat([values for _, values in evaluate(expr, dtype="F32", source=memory)])
+    blocks = [torch.from_numpy(data.copy()) for _, data in evaluate(expr, dtype="F32", source=memory)]
+    return torch.cat(blocks).view(torch.float32)
 
 
 @pytest.fixture

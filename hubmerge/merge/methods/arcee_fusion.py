@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Settings
 from hubmerge.merge.methods.selection import Measured, Query, find_cuts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMOOTHING = 1e-8
 """Added to probabilities, so that none is zero."""

@@ -6,9 +6,12 @@ TIES-Merging, https://arxiv.org/abs/2306.01708, section 4: elect and disjoint me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from hubmerge.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def elected_signs(deltas: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:

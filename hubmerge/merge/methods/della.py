@@ -6,14 +6,17 @@ P. T. Deep, R. Bhardwaj, S. Poria, "DELLA-Merging", https://arxiv.org/abs/2406.1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.masks import LANE_VALUES, MaskKey, lanes, mask_key
 from hubmerge.merge.methods.method import Block, Operands, Settings
 from hubmerge.merge.methods.sparsify import Keep, KeepAll, KeepNone
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.method import Operands
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Matrix = NDArray[np.float64]
-Vectors = Callable[[list[Tensor]], list[Tensor]]
+Vectors = Callable[["list[Tensor]"], "list[Tensor]"]
 
 
 def task_vectors(tensors: list[Tensor]) -> list[Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hubmerge.merge.methods.method import Base, Block, Method, Parameter, Scope, Settings
 from hubmerge.merge.native.kernels import WeightedSum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEGLIGIBLE = 1e-8
 """A sum of weights this small beside the largest weight is rounding noise, not a divisor."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.method import Block
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LANE_VALUES = 65_536
 """Values of one element's 16 bits; as int16 they run from −32,768."""

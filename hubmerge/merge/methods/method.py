@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+from hubmerge.merge.native.kernels import Kernel, Stored
 
-from hubmerge.merge.native.kernels import Kernel
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK_ELEMENTS = 131_072
 """Elements of a block. Three in fp32 stay in a 2 MiB L2 cache; kernels on 1 Mi elements measured 1.5-2 times slower."""
@@ -132,12 +133,15 @@ class Operands(Protocol):
             block: Any whole rows; they need not be one of `blocks`.
         """
 
-    def stored(self, block: Block) -> list[Tensor] | None:
-        """Returns the same as it is stored, not to be written to; None where there are no compiled kernels for it."""
+    def stored(self, block: Block) -> list[Stored] | None:
+        """Returns the same as it is stored, not to be written to; None where there are no compiled kernels for it.
+
+        It is good until the next call.
+        """
 
 
 Prepare = Callable[[Operands, Settings], Any]
-Combine = Callable[[list[Tensor], Settings, Any, Block], Tensor]
+Combine = Callable[["list[Tensor]", Settings, Any, Block], "Tensor"]
 Compile = Callable[[Settings, Any], Kernel | None]
 Check = Callable[[Settings], str | None]
 

@@ -6,13 +6,15 @@ D.-H. Jang, S. Yun, D. Han, "Model Stock: All we need is just a few fine-tuned m
 from __future__ import annotations
 
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.gram import gram, task_vectors
 from hubmerge.merge.methods.linear import weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST_NORMS = 1e-6
 """Least product of two norms that a dot product is divided by."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.method import Base, Block, Method, Parameter, Scope, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST_DIFFERENCE = 1e-6
 """A smaller difference counts as this much, so that a t below it does not swap anything in full."""

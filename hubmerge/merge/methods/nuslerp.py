@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.gram import all_operands, gram, task_vectors
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST_NORM = 1e-7
 ZERO_WEIGHT = 1e-6

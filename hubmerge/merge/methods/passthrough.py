@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hubmerge.merge.methods.method import Base, Block, Method, Parameter, Scope, Settings
 from hubmerge.merge.native.kernels import WeightedSum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _combine(tensors: list[Tensor], settings: Settings, _state: Any, _block: Block) -> Tensor:

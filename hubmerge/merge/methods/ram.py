@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _active(tensors: list[Tensor], settings: Settings) -> list[Tensor]:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.consensus import elected_signs, keep_elected, kept_weights
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.linear import weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
 from hubmerge.merge.methods.selection import Cut, Measured, Query, find_cuts, keep_largest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST_ENERGY = 1e-6
 """Below this sum of mean squares the models count as equal."""

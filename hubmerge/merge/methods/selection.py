@@ -14,16 +14,18 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hubmerge.errors import MergeError
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.method import Block, Operands
 from hubmerge.merge.native.kernels import Bounds, Counts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPANS = 64
 """Spans of rows in a sample. Fewer would say little about their spread; a tensor too small for so many is collected."""
@@ -36,15 +38,15 @@ STANDARD_ERRORS = (4, 16, 64, math.inf)
 """Half-widths of the brackets tried one after the other."""
 
 Floats = NDArray[np.floating[Any]]
-Measure = Callable[[list[Tensor], Block], Sequence[Tensor]]
+Measure = Callable[["list[Tensor]", Block], "Sequence[Tensor]"]
 """Makes the quantities to select from, one flat tensor each, from operands of whole rows, which it may overwrite."""
 
 
 class Quantities(Protocol):
     """What to select from: one number or more for each element of a tensor."""
 
-    def values(self, block: Block) -> Sequence[Tensor]:
-        """Returns one flat tensor a quantity, to the bit the same each time."""
+    def values(self, block: Block) -> Sequence[Floats]:
+        """Returns one flat array a quantity, to the bit the same each time."""
 
     def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
         """Returns what the bounds find in a block."""
@@ -57,9 +59,9 @@ class Measured:
     operands: Operands
     measure: Measure
 
-    def values(self, block: Block) -> Sequence[Tensor]:
+    def values(self, block: Block) -> Sequence[Floats]:
         """Measures a block."""
-        return self.measure(self.operands.load(block), block)
+        return [values.numpy() for values in self.measure(self.operands.load(block), block)]
 
     def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
         """Measures a block and counts."""
@@ -136,15 +138,14 @@ def find_cuts(operands: Operands, quantities: Quantities, queries: Sequence[Quer
     raise MergeError(f"{operands.name} holds NaN in one of the models, so its elements cannot be ranked by size")
 
 
-def count_between(values: Tensor, bounds: Bounds) -> Counts:
+def count_between(values: Floats, bounds: Bounds) -> Counts:
     """Returns what bounds find among the values of one quantity."""
-    # numpy, on the CPU: finding a few elements among many took torch four times as long.
-    array = values.numpy(force=True)
+    # With numpy: finding a few elements among many took torch four times as long.
     return Counts(
-        above=_count_true(array > bounds.high),
-        at_high=_count_true(array == bounds.high),
-        at_low=_count_true(array == bounds.low),
-        inside=array[np.flatnonzero((array > bounds.low) & (array < bounds.high))],
+        above=_count_true(values > bounds.high),
+        at_high=_count_true(values == bounds.high),
+        at_low=_count_true(values == bounds.low),
+        inside=values[np.flatnonzero((values > bounds.low) & (values < bounds.high))],
     )
 
 
@@ -173,7 +174,7 @@ def _sample(operands: Operands, quantities: Quantities) -> list[Floats] | None:
         block = Block(first * row_length, (first + span_rows) * row_length, row_length)
         series = quantities.values(block)
         # Begins at another column each time, since columns have scales of their own.
-        pieces.append([values[span % stride :: stride].numpy(force=True).copy() for values in series])
+        pieces.append([values[span % stride :: stride].copy() for values in series])
     return [_stacked(series) for series in zip(*pieces, strict=True)]
 
 
@@ -248,7 +249,7 @@ def _cut(operands: Operands, quantities: Quantities, query: Query, found: _Found
     block = operands.blocks[index]
     values = quantities.values(block)[query.series]
     place = found.kept_ties - seen[index] - 1  # from the end of the block's ties
-    return Cut(found.threshold, block.start + int(values.eq(found.threshold).nonzero()[place].item()) + 1)
+    return Cut(found.threshold, block.start + int(np.flatnonzero(values == found.threshold)[place]) + 1)
 
 
 def _next(value: float, towards: float, number: type[np.floating[Any]]) -> float:

@@ -7,13 +7,15 @@ vectors: one pass finds three dot products, and the result is a weighted sum who
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.linear import weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
 from hubmerge.merge.native import kernels
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARALLEL = 0.9995
 """Above this |cos θ| the arc is a straight line to within rounding, and sin θ too small to divide by."""

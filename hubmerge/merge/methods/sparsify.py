@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
+from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.masks import MaskKey, keep_random, lane_limit, mask_key
 from hubmerge.merge.methods.method import Block, Operands, Settings
-from hubmerge.merge.methods.selection import Cut, Query, count_between, find_cuts, keep_largest
+from hubmerge.merge.methods.selection import Cut, Floats, Query, count_between, find_cuts, keep_largest
 from hubmerge.merge.native import kernels
 from hubmerge.merge.native.kernels import Bounds, Counts, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEGLIGIBLE_SUM = 1e-7
 """Sums of magnitudes below this are not restored: the task vector is zero, or nothing of it is kept."""
@@ -158,12 +159,12 @@ class Magnitudes:
 
     operands: Operands
 
-    def values(self, block: Block) -> Sequence[Tensor]:
+    def values(self, block: Block) -> Sequence[Floats]:
         """Returns the |δᵢ| of a block."""
         stored = self.operands.stored(block)
         if stored is not None:
             return kernels.magnitudes(stored)
-        return [delta.abs_() for delta in task_vectors(self.operands.load(block))]
+        return [delta.abs_().numpy() for delta in task_vectors(self.operands.load(block))]
 
     def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
         """Returns what the bounds find in a block."""

@@ -7,16 +7,19 @@ tensors is all they need, and every iteration is done on a matrix as large as th
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hubmerge.errors import MergeError
 from hubmerge.merge.methods.gram import Matrix, all_operands, gram, task_vectors
 from hubmerge.merge.methods.linear import adds_up_to_zero, normalized, weighted_sum
 from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
 from hubmerge.merge.native.kernels import WeightedSum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Vector = NDArray[np.float64]
 

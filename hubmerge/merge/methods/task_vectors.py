@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from hubmerge.merge.methods.consensus import elected_signs, keep_elected, kept_weights
 from hubmerge.merge.methods.della import by_rank, check_probabilities
@@ -28,6 +27,9 @@ from hubmerge.merge.methods.sparsify import (
     without_outliers,
 )
 from hubmerge.merge.native.kernels import Election, TaskVectorSum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ZERO_WEIGHT = 1e-8
 """A sum of weights below this divides nothing."""

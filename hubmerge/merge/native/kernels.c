@@ -239,6 +239,18 @@ INLINE void tally_chunk(Tally *tally, const float *restrict x, int n) {
     }
 }
 
+/* ---- the processor -------------------------------------------------------------------------------------------- */
+
+/* Without fused multiply-add torch rounds differently, and is faster than doing it in software. */
+int hubmerge_has_fused_multiply_add(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+    return 1;
+#endif
+}
+
 /* ---- blocks --------------------------------------------------------------------------------------------------- */
 
 /* out = sum of c x over the operands. */

@@ -1,4 +1,4 @@
-"""Typed calls of kernels.c: flat tensors of one length on the CPU, as they are stored, to numbers or to a tensor."""
+"""Typed calls of kernels.c: flat tensors of one length, as they are stored, to numbers or to a tensor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hubmerge.merge.native.library import library
 
-DTYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+DTYPE_CODES = {"BF16": 0, "F16": 1, "F32": 2}
 """What the kernels read and write."""
+
+ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 
 MAX_OPERANDS = 33
 """A base and 32 models."""
@@ -63,13 +63,30 @@ class Counts:
     inside: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Elements of a tensor in the dtype in which a file holds them.
+
+    Attributes:
+        data: Their bytes, aligned to an element.
+    """
+
+    data: NDArray[np.uint8]
+    dtype: str
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return self.data.size // ITEM_BYTES[self.dtype]
+
+
 class WeightedSum:
     """Σ cᵢ·xᵢ."""
 
     def __init__(self, coefficients: Sequence[float]) -> None:
         self._coefficients = _floats(coefficients)
 
-    def __call__(self, tensors: Sequence[Tensor], out: Tensor, *, first: int = 0) -> None:
+    def __call__(self, tensors: Sequence[Stored], out: Stored, *, first: int = 0) -> None:
         """Writes the sum of as many tensors to `out`, whatever its place in the whole."""
         del first
         _call("hubmerge_weighted_sum", _operands(tensors), self._coefficients, _output(out))
@@ -109,7 +126,7 @@ class TaskVectorSum:
             weights is not None,
         )
 
-    def __call__(self, tensors: Sequence[Tensor], out: Tensor, *, first: int) -> None:
+    def __call__(self, tensors: Sequence[Stored], out: Stored, *, first: int) -> None:
         """Writes what follows from the base and the models; `first` is the number of their first element."""
         _call("hubmerge_add_task_vectors", _operands(tensors), self._sum, ctypes.c_int64(first), _output(out))
 
@@ -117,41 +134,40 @@ class TaskVectorSum:
 Kernel = WeightedSum | TaskVectorSum
 
 
-def can_run(dtypes: Sequence[torch.dtype]) -> bool:
+def can_run(dtypes: Sequence[str]) -> bool:
     """Returns whether there are compiled kernels for tensors of these dtypes."""
     return len(dtypes) <= MAX_OPERANDS and all(dtype in DTYPE_CODES for dtype in dtypes) and library() is not None
 
 
-def dots(a: Tensor, b: Tensor) -> tuple[float, float, float]:
+def dots(a: Stored, b: Stored) -> tuple[float, float, float]:
     """Returns ⟨a, a⟩, ⟨a, b⟩ and ⟨b, b⟩: products in fp32, added up in fp64."""
     result = (ctypes.c_double * 3)()
     _call("hubmerge_dots", _operands([a, b]), result)
     return result[0], result[1], result[2]
 
 
-def magnitudes(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Returns |x − base| in fp32 for every tensor after the base."""
-    results = [torch.empty(tensors[0].numel(), dtype=torch.float32) for _ in tensors[1:]]
-    pointers = (ctypes.c_void_p * len(results))(*(result.data_ptr() for result in results))
+def magnitudes(tensors: Sequence[Stored]) -> list[NDArray[np.float32]]:
+    """Returns |x − base| for every tensor after the base."""
+    results = [np.empty(tensors[0].elements, np.float32) for _ in tensors[1:]]
+    pointers = (ctypes.c_void_p * len(results))(*map(_address, results))
     _call("hubmerge_magnitudes", _operands(tensors), pointers)
     return results
 
 
-def tally(tensors: Sequence[Tensor], bounds: Sequence[Bounds]) -> list[Counts]:
+def tally(tensors: Sequence[Stored], bounds: Sequence[Bounds]) -> list[Counts]:
     """Returns what each bounds find among the magnitudes of the task vectors."""
-    rooms = torch.empty(len(bounds), tensors[0].numel(), dtype=torch.float32)
-    row_bytes = rooms.stride(0) * rooms.itemsize
+    rooms = np.empty((len(bounds), tensors[0].elements), np.float32)
     tallies = (_Tally * len(bounds))(
-        *(_Tally(b.series, b.low, b.high, rooms.data_ptr() + row * row_bytes) for row, b in enumerate(bounds))
+        *(_Tally(b.series, b.low, b.high, _address(room)) for b, room in zip(bounds, rooms, strict=True))
     )
     _call("hubmerge_tally", _operands(tensors), tallies, ctypes.c_int64(len(bounds)))
     return [
         Counts(t.above, t.at_high, t.at_low, room[: t.inside_count].copy())
-        for t, room in zip(tallies, rooms.numpy(), strict=True)
+        for t, room in zip(tallies, rooms, strict=True)
     ]
 
 
-def l1_sums(tensors: Sequence[Tensor], rules: Sequence[Rule], *, first: int) -> tuple[list[float], list[float]]:
+def l1_sums(tensors: Sequence[Stored], rules: Sequence[Rule], *, first: int) -> tuple[list[float], list[float]]:
     """Returns Σ|δ| of each task vector before and after it is thinned out, added up in fp64."""
     before, after = ((ctypes.c_double * len(rules))() for _ in range(2))
     _call("hubmerge_l1", _operands(tensors), _rules(rules), ctypes.c_int64(first), before, after)
@@ -189,23 +205,28 @@ def _call(name: str, *arguments: ctypes.Array[Any] | ctypes.Structure | ctypes.c
     getattr(loaded, name)(*(ctypes.byref(a) if isinstance(a, ctypes.Structure) else a for a in arguments))
 
 
-def _operands(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_int64]:
+def _operands(tensors: Sequence[Stored]) -> ctypes.Array[ctypes.c_int64]:
     """Returns the `Operands` of kernels.c, which are made of 64-bit numbers: made in one go for every block."""
-    elements = tensors[0].numel()
+    elements = tensors[0].elements
     fields = [len(tensors), elements]
     for tensor in tensors:
-        assert tensor.numel() == elements
-        fields += _stored(tensor)
+        assert tensor.elements == elements
+        fields += _fields(tensor)
     return (ctypes.c_int64 * len(fields))(*fields)
 
 
-def _output(out: Tensor) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * 2)(*_stored(out))
+def _output(out: Stored) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * 2)(*_fields(out))
 
 
-def _stored(tensor: Tensor) -> tuple[int, int]:
-    assert tensor.is_contiguous()
-    return tensor.data_ptr(), DTYPE_CODES[tensor.dtype]
+def _fields(tensor: Stored) -> tuple[int, int]:
+    return _address(tensor.data), DTYPE_CODES[tensor.dtype]
+
+
+def _address(array: NDArray[Any]) -> int:
+    assert array.flags.c_contiguous
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _floats(values: Sequence[float]) -> ctypes.Array[ctypes.c_float]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 from functools import cache
 from pathlib import Path
-
-import torch
 
 FOLDER = Path(__file__).parent
 SOURCES = ("kernels.c", "numbers.h")
@@ -37,7 +34,7 @@ def library() -> ctypes.CDLL | None:
     That is where none was built from this version of the source, where `HUBMERGE_NATIVE=0`, and on processors without
     fused multiply-add, whose torch rounds differently.
     """
-    if os.environ.get("HUBMERGE_NATIVE") == "0" or not _has_fused_multiply_add():
+    if os.environ.get("HUBMERGE_NATIVE") == "0":
         return None
     try:
         loaded = ctypes.CDLL(str(library_path()))
@@ -45,8 +42,4 @@ def library() -> ctypes.CDLL | None:
         return None
     for name in FUNCTIONS:
         getattr(loaded, name).restype = None
-    return loaded
-
-
-def _has_fused_multiply_add() -> bool:
-    return platform.machine() not in ("x86_64", "AMD64") or torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+    return loaded if loaded.hubmerge_has_fused_multiply_add() else None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hubmerge.merge.methods.method import Block
+from hubmerge.merge.native.kernels import Stored
 from hubmerge.merge.native.library import library
 from tests.merge.methods.operands import TensorOperands
 
@@ -22,8 +23,14 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dty
 class StoredOperands(TensorOperands):
     """Whole tensors that compiled kernels may read."""
 
-    def stored(self, block: Block) -> list[Tensor]:
-        return [tensor.flatten()[block.start : block.stop] for tensor in self.tensors]
+    def stored(self, block: Block) -> list[Stored]:
+        return [stored(tensor.flatten()[block.start : block.stop]) for tensor in self.tensors]
+
+
+def stored(tensor: Tensor) -> Stored:
+    """Returns a flat tensor as kernels take it, in the same memory."""
+    codes = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+    return Stored(tensor.view(torch.uint8).numpy(), codes[tensor.dtype])
 
 
 def bits(values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from hubmerge.merge.methods import METHODS
 from hubmerge.merge.methods.method import Block
 from tests.merge.methods.cases import CASES, Case
 from tests.merge.methods.operands import TensorOperands
-from tests.merge.native.stored import DTYPES, StoredOperands, every_dtype, needs_library, same_bits
+from tests.merge.native.stored import DTYPES, StoredOperands, every_dtype, needs_library, same_bits, stored
 
 pytestmark = needs_library
 
@@ -22,7 +22,7 @@ LARGE = (1_025, 333)
 """Three blocks that begin at odd elements, longer than a sample needs."""
 
 
-def stored(case: Case, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+def tensors_of(case: Case, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
     return [tensor.to(dtype) for tensor in case.tensors(shape)]
 
 
@@ -38,7 +38,7 @@ def compiled_merge(case: Case, tensors: list[Tensor], state: Any, dtype: torch.d
     kernel = METHODS[case.method].compiled(case.settings(), state)
     out = torch.empty(tensors[0].numel(), dtype=dtype)
     for block in operands.blocks:
-        kernel(operands.stored(block), out[block.start : block.stop], first=block.start)
+        kernel(operands.stored(block), stored(out[block.start : block.stop]), first=block.start)
     return out
 
 
@@ -58,12 +58,12 @@ def assert_agrees(case: Case, tensors: list[Tensor], out: torch.dtype) -> None:
 @every_dtype
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 683)], ids=str)
 def test_results_are_the_same(case: Case, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    assert_agrees(case, stored(case, shape, dtype), dtype)
+    assert_agrees(case, tensors_of(case, shape, dtype), dtype)
 
 
 @every_case
 def test_results_over_several_blocks_are_the_same(case: Case) -> None:
-    assert_agrees(case, stored(case, LARGE, torch.bfloat16), torch.bfloat16)
+    assert_agrees(case, tensors_of(case, LARGE, torch.bfloat16), torch.bfloat16)
 
 
 @every_dtype
@@ -76,7 +76,7 @@ def test_results_from_several_dtypes_are_the_same(dtype: torch.dtype) -> None:
 @every_case
 @every_dtype
 def test_numbers_that_are_not_numbers_come_out_the_same(case: Case, dtype: torch.dtype) -> None:
-    tensors = stored(case, (5, 1_031), dtype)
+    tensors = tensors_of(case, (5, 1_031), dtype)
     state = prepared(case, TensorOperands(tensors, case.has_base))
     odd = with_odd_numbers(tensors)
     expected = torch_merge(case, odd, state, dtype)
@@ -105,7 +105,8 @@ def test_random_masks_are_those_of_the_element(start: int) -> None:
     state = prepared(case, TensorOperands(tensors))
     block = Block(start, start + 5_000, 5_000)
     out = torch.empty(5_000)
-    METHODS[case.method].compiled(case.settings(), state)(tensors, out, first=start)
+    kernel = METHODS[case.method].compiled(case.settings(), state)
+    kernel([stored(tensor) for tensor in tensors], stored(out), first=start)
     expected = METHODS[case.method].combine([tensor.clone() for tensor in tensors], case.settings(), state, block)
     assert torch.equal(out, expected)
     assert 2_300 < int(out.sum()) < 2_700
