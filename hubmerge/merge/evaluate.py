@@ -35,7 +35,10 @@ class TensorBytes(Protocol):
     """The data of one source tensor."""
 
     def read(self, start: int, stop: int) -> Bytes:
-        """Returns bytes [start, stop), good until the next call; the caller must not write to them."""
+        """Returns bytes [start, stop), good until the next call; the caller must not write to them.
+
+        They are aligned as far as `start` is.
+        """
 
 
 class Source(Protocol):
@@ -125,9 +128,7 @@ class _Leaf(_Computed):
         return values.to(torch.float64 if self.is_double else torch.float32, copy=True)
 
     def _bytes(self, block: Block) -> Bytes:
-        data = self._data.read(block.start * self._item_bytes, block.stop * self._item_bytes)
-        is_aligned = data.__array_interface__["data"][0] % self._item_bytes == 0
-        return data if is_aligned else data.copy()
+        return self._data.read(block.start * self._item_bytes, block.stop * self._item_bytes)
 
 
 class _Adapted(_Computed):

@@ -26,6 +26,9 @@ from hubmerge.weights.ranges import ByteRange, coalesce, split
 BATCH_BYTES = 32 << 20
 """Small enough that a few batches fit a small budget, large enough that requests stay long."""
 
+ALIGNMENT = 8
+"""Of the largest element. numpy's memory has it; where tensors begin in a file need not."""
+
 Bytes = NDArray[np.uint8]
 
 REQUEST_BYTES = 16 << 20
@@ -226,6 +229,7 @@ class ArrivingTensor:
     def __init__(self, extent: _Extent, load: Load, stopped: threading.Event) -> None:
         first = load.tensor.start - extent.range.start
         self._data = extent.data[first : first + load.tensor.size_bytes]
+        self._is_aligned = first % ALIGNMENT == 0
         self._requests = tuple(extent.requests)
         self._stopped = stopped
 
@@ -240,7 +244,8 @@ class ArrivingTensor:
             raise CancelledError
         for request in self._requests:
             request.result()
-        return self._data[start:stop]
+        data = self._data[start:stop]
+        return data if self._is_aligned else data.copy()
 
 
 def _files_of(exprs: Sequence[Expr]) -> Iterable[tuple[int, str]]:

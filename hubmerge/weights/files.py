@@ -160,6 +160,9 @@ class OpenFiles:
                 os.close(self._descriptors.popitem()[1])
 
     def _descriptor(self, path: Path) -> int:
+        known = self._descriptors.get(path)
+        if known is not None:
+            return known
         with self._lock:
             if path not in self._descriptors:
                 self._descriptors[path] = os.open(path, os.O_RDONLY)
