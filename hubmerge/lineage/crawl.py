@@ -91,10 +91,11 @@ def crawl_parents(
     method: str,
     folders: Mapping[str, RepoTexts] | None = None,
     token: str | bool | None = None,
-    budget_seconds: float = BUDGET_SECONDS,
     progress: Progress = silent,
 ) -> Lineage:
     """Returns the ancestry of a merge that is not published yet, and whose licence is not decided.
+
+    What has not been read after BUDGET_SECONDS is in the graph as unread.
 
     Args:
         title: What it will be called.
@@ -102,7 +103,6 @@ def crawl_parents(
         method: The merge method.
         folders: What stands in those parents that are folders of this machine, by their paths.
         token: For reading the parents.
-        budget_seconds: What has not been read by then is in the graph as unread.
         progress: Told of every model that was looked at.
     """
     node = Node(
@@ -113,7 +113,7 @@ def crawl_parents(
         method=method,
         licence=ParentLicence(label=title, license=None),
     )
-    with _time_limit(budget_seconds) as time_is_up:
+    with _time_limit(BUDGET_SECONDS) as time_is_up:
         reader = HubReader(token=token, sleep=lambda seconds: _wait(seconds, time_is_up))
         with _Crawl(reader, DEFAULT_LIMITS, progress, time_is_up, folders) as running:
             running.nodes[node.id] = node
