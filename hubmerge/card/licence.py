@@ -55,7 +55,7 @@ class _Declared:
 _EACH_DEMANDS_THE_WHOLE = "each demands that the whole work be under itself"
 _NO_FURTHER_LIMITS = "the one allows no restrictions beyond its own, and the other brings some"
 _NO_COMMERCIAL_BAN = "the one allows commercial use of the whole work, and the other forbids it"
-_ONE_WAY = "of these only cc-by-sa-4.0 may be turned into gpl-3.0, which a person has to do"
+_ONE_WAY = "only cc-by-sa-4.0 may be put under a GPL, and only under gpl-3.0, so that a person has to look"
 """https://creativecommons.org/compatiblelicenses/"""
 _NO_COMMON_LICENCE = "both sets of terms apply together, and no one licence states them"
 

@@ -173,7 +173,7 @@ def test_share_alike_and_the_gpl_wait_for_a_person():
     assert (decision.outcome, decision.reasons[-1]) == (
         Outcome.CONSENT,
         "cc-by-sa-4.0 and gpl-3.0 do not join: "
-        "of these only cc-by-sa-4.0 may be turned into gpl-3.0, which a person has to do.",
+        "only cc-by-sa-4.0 may be put under a GPL, and only under gpl-3.0, so that a person has to look.",
     )
 
 

@@ -20,7 +20,7 @@ from hubmerge.merge.licensing import LicenceChoice
 from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge, planned_licence
 from tests.checkpoints import push_folder, write_llama
 from tests.lineage.repos import Published, publish
-from tests.merge.test_licensing import Heard, metadata_of
+from tests.merge.merging import Heard, metadata_of
 
 _numbers = itertools.count()
 

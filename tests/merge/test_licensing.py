@@ -12,17 +12,9 @@ import yaml
 from hubmerge.errors import LicenceError
 from hubmerge.merge.licensing import DIRECT_PARENTS_ONLY, LicenceChoice
 from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge, planned_licence
-from hubmerge.merge.progress import Silent
 from tests.checkpoints import write_tensors
+from tests.merge.merging import Heard, metadata_of
 from tests.merge.recipes import whole
-
-
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
 
 
 def model(folder: Path, licence: str | None, **metadata: object) -> Path:
@@ -35,10 +27,6 @@ def model(folder: Path, licence: str | None, **metadata: object) -> Path:
 def merge_of(folder: Path, *licences: str | None) -> dict[str, Any]:
     models = [model(folder / f"m{number}", licence) for number, licence in enumerate(licences)]
     return whole("linear", *[(each, {"weight": 1}) for each in models])
-
-
-def metadata_of(folder: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load((folder / "README.md").read_text().split("---")[1]))
 
 
 CONSENT = """\
@@ -79,6 +67,12 @@ def test_what_a_person_must_decide_stops_a_push_before_the_hub_is_asked(
         merge_and_push(merge_of(tmp_path, *licences), "somebody/merged")
     assert (str(caught.value), caught.value.hint) == (message, HINT.format(suggested))
     assert caught.value.exit_code == 3
+
+
+def test_a_misspelt_licence_key_declares_nothing(tmp_path: Path) -> None:
+    trained = model(tmp_path / "trained", None, licence="license")
+    with open_merge(whole("linear", (trained, {"weight": 1}))) as merge:
+        assert planned_licence(merge).reasons[0] == "trained declares no licence."
 
 
 @pytest.mark.parametrize("licences", [("llama3.1", "gemma"), ("mit", None), ("gpl-3.0", "cc-by-nc-4.0")])
