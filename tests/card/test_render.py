@@ -154,6 +154,14 @@ def test_a_forbidden_licence_is_said():
     assert "No licence: those of the models behind this merge do not allow to publish it.\n\n- a/b allows" in card
 
 
+@pytest.mark.parametrize(
+    ("link", "shown"), [("LICENSE.md", "[LICENSE.md](LICENSE.md)"), ("https://a.org/l", "<https://a.org/l>")]
+)
+def test_an_other_licence_is_named_with_its_text(link: str, shown: str):
+    other = LicenceDecision(license="other", name="qwen", link=link, outcome=Outcome.DERIVED, reasons=("a/b says so.",))
+    assert f"**qwen**: {shown}\n\n- a/b says so.\n" in render_card(replace(MONARCH, licence=other))
+
+
 def test_a_licence_file_quotes_names_links_and_who_declares_them():
     parents = [
         ParentLicence(label="org/l", license="llama3.1", page="https://huggingface.co/org/l/tree/abc"),
