@@ -17,9 +17,9 @@ from tests.merge.merging import Heard, metadata_of
 from tests.merge.recipes import whole
 
 
-def model(folder: Path, licence: str | None, **metadata: object) -> Path:
+def model(folder: Path, license: str | None, **metadata: object) -> Path:
     write_tensors(folder, {"weight": torch.ones(2)})
-    front = metadata | ({"license": licence} if licence else {})
+    front = metadata | ({"license": license} if license else {})
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n")
     return folder
 
