@@ -16,7 +16,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.version import __version__
 
 if TYPE_CHECKING:
-    from hubmerge.merge.documents import LicenceChoice
+    from hubmerge.merge.licensing import LicenceChoice
     from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
     from hubmerge.merge.pipeline import plan_recipe as build_plan
     from hubmerge.merge.plan import Plan
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "LicenceChoice": ("hubmerge.merge.documents", "LicenceChoice"),
+    "LicenceChoice": ("hubmerge.merge.licensing", "LicenceChoice"),
     "MergeOptions": ("hubmerge.merge.pipeline", "MergeOptions"),
     "Plan": ("hubmerge.merge.plan", "Plan"),
     "Published": ("hubmerge.publish", "Published"),

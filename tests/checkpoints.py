@@ -15,6 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+CARD = "---\nlicense: apache-2.0\n---\n"
+"""Of every model that has no other: what has no licence is not published."""
+
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 
 
@@ -51,6 +54,7 @@ def write_llama(
     write_model(folder, LlamaForCausalLM(config), seed=seed, dtype=dtype, max_shard_size=max_shard_size)
     if tokenizer:
         write_tokenizer(folder, numbered_tokens(vocab))
+    (folder / "README.md").write_text(CARD)
     return folder
 
 
@@ -111,6 +115,8 @@ def push_folder(hub_token: str, repo_id: str, folder: Path, *, private: bool = F
     """Returns the commit SHA of `folder` uploaded to the model repo, which is made first where it does not exist."""
     api = HfApi(token=hub_token)
     api.create_repo(repo_id, private=private, exist_ok=True)
+    if not (folder / "README.md").exists():
+        (folder / "README.md").write_text(CARD)
     return api.upload_folder(repo_id=repo_id, folder_path=folder).oid
 
 

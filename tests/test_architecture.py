@@ -37,7 +37,7 @@ LAYERS = (
     ("merge.plan", "merge.fingerprint"),
     ("lineage",),
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
-    ("merge.describe", "merge.ancestry", "merge.documents", "merge.summary", "merge.pipeline"),
+    ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.summary", "merge.pipeline"),
     ("localhub",),
     ("cli", "__main__"),
 )

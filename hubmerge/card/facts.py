@@ -17,19 +17,38 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ParentLicence:
-    """What one parent declares about its licence, in its own spelling.
+    """What one ancestor of a merge declares about its licence, in its own spelling.
 
     Attributes:
-        label: The parent's name in sentences.
+        label: The model's name in sentences.
         license: As its card has it; several apply together if commas separate them. None if it declares none.
         name: `license_name`, what an `other` licence is called.
         link: Absolute URL of the licence's text.
+        page: Where the Hub shows the model at the commit that was read.
+        unseen: Why its card could not be read, as a phrase: "deleted or private"; None where it was read.
     """
 
     label: str
     license: str | None
     name: str | None = None
     link: str | None = None
+    page: str | None = None
+    unseen: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LicenceTerms:
+    """One licence and everybody who declares it.
+
+    Attributes:
+        title: The Hub's id, or what the cards call it.
+        link: URL of its text, where that is known.
+        models: Each model's name and the page that shows it.
+    """
+
+    title: str
+    link: str | None
+    models: tuple[tuple[str, str | None], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +61,8 @@ class LicenceDecision:
         link: `license_link`, only with the id `other`.
         reasons: Whole sentences, first to last.
         notices: Duties that come with the licence, whole sentences.
+        warnings: What the publisher should put right or know, whole sentences.
+        terms: Every licence that was found.
         override_reason: What the person said who chose the licence; None unless OVERRIDDEN.
     """
 
@@ -51,7 +72,14 @@ class LicenceDecision:
     outcome: Outcome
     reasons: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    terms: tuple[LicenceTerms, ...] = ()
     override_reason: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the merge may be published under it without another word of a person."""
+        return self.outcome in (Outcome.DERIVED, Outcome.OVERRIDDEN)
 
 
 @dataclass(frozen=True, kw_only=True)

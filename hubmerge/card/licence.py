@@ -1,4 +1,8 @@
-"""The licence of a merge, derived from what its parents declare: all of them count, and nothing is guessed."""
+"""The licence of a merge, derived from what its ancestors declare: all of them count, and nothing is guessed.
+
+The rules form a semilattice: neither order nor grouping nor repetition of the ancestors changes the result, and one
+more ancestor never makes it laxer.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from hubmerge.card.facts import LicenceDecision, Outcome, ParentLicence
-from hubmerge.card.licence_ids import IDS, Family, family_of, normalise
-from hubmerge.card.licence_notices import notices_for
+from hubmerge.card.facts import LicenceDecision, LicenceTerms, Outcome, ParentLicence
+from hubmerge.card.licence_ids import IDS, Family, family_of, link_of, normalise
+from hubmerge.card.licence_notices import abridged, notices_for, warnings_for
+
+LICENCE_FILE = "LICENSE.md"
+"""Quotes all licences of a merge that no one licence covers; the Hub shows a link to it."""
 
 
 @dataclass(frozen=True)
 class _Declared:
-    """One licence and the parents that declare it; `id` is None if it cannot be told which licence it is."""
+    """One licence and the models that declare it; `id` is None if it cannot be told which licence it is.
+
+    Attributes:
+        text: What they declare that is no known licence.
+        unseen: Why it is not known what they declare.
+        models: Name and page of each.
+    """
 
     id: str | None
     name: str | None
     link: str | None
     family: Family
     text: str
-    labels: tuple[str, ...]
+    unseen: str | None
+    models: tuple[tuple[str, str | None], ...]
 
     @property
     def title(self) -> str:
@@ -28,20 +42,27 @@ class _Declared:
         return self.name or self.id or self.text
 
     @property
-    def key(self) -> tuple[str | None, str | None, str]:
+    def key(self) -> tuple[str | None, ...]:
         """What two declarations of the same licence share."""
-        return self.id, self.name, self.text
+        return self.id, self.name, self.text, self.unseen
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the models."""
+        return tuple(label for label, _ in self.models)
 
 
 _EACH_DEMANDS_THE_WHOLE = "each demands that the whole work be under itself"
 _NO_FURTHER_LIMITS = "the one allows no restrictions beyond its own, and the other brings some"
 _NO_COMMERCIAL_BAN = "the one allows commercial use of the whole work, and the other forbids it"
+_ONE_WAY = "only cc-by-sa-4.0 may be put under a GPL, and only under gpl-3.0, so that a person has to look"
+"""https://creativecommons.org/compatiblelicenses/"""
 _NO_COMMON_LICENCE = "both sets of terms apply together, and no one licence states them"
 
 _P, _BY, _NC, _SA, _NC_SA, _GPL, _USE, _OWN = list(Family)[:8]
 _FORBIDDEN_PAIRS = {
     _NO_COMMERCIAL_BAN: ((_NC, _SA), (_NC, _GPL)),
-    _EACH_DEMANDS_THE_WHOLE: ((_SA, _NC_SA), (_SA, _GPL), (_NC_SA, _GPL)),
+    _EACH_DEMANDS_THE_WHOLE: ((_SA, _NC_SA), (_NC_SA, _GPL)),
     _NO_FURTHER_LIMITS: ((_SA, _USE), (_SA, _OWN), (_NC_SA, _USE), (_NC_SA, _OWN), (_GPL, _USE)),
 }
 _CONSENT_PAIRS = (
@@ -51,11 +72,9 @@ _CONSENT_PAIRS = (
 _CLASHES = {
     **{frozenset(pair): (Outcome.FORBIDDEN, why) for why, pairs in _FORBIDDEN_PAIRS.items() for pair in pairs},
     **{frozenset(pair): (Outcome.CONSENT, _NO_COMMON_LICENCE) for pair in _CONSENT_PAIRS},
+    frozenset({_SA, _GPL}): (Outcome.CONSENT, _ONE_WAY),
 }
 """Families of two unlike licences that no one licence covers; any other pair fits, and its higher family decides."""
-
-_ONE_WAY = frozenset({"cc-by-sa-4.0", "gpl-3.0"})
-"""Join under the GPL in spite of their families: https://creativecommons.org/compatiblelicenses/"""
 
 _LATEST = {
     Family.ATTRIBUTION: "cc-by-4.0",
@@ -66,26 +85,28 @@ _LATEST = {
 
 
 def join_licences(parents: Sequence[ParentLicence], *, repo_id: str | None = None) -> LicenceDecision:
-    """Returns the licence of a merge of all these parents, base model included.
+    """Returns the licence of a merge with all these ancestors, base models included.
 
     Args:
-        parents: At least one.
+        parents: At least one, the nearest first.
         repo_id: The merge's own id, checked against the licences that want a part in the name.
     """
     assert parents
     declared = _distinct(parents)
     problems = [*_lone_problems(declared), *_clashes(declared)]
     reasons = tuple(_declaration(licence) for licence in declared)
-    notices = notices_for({licence.id: licence.labels for licence in declared if licence.id}, repo_id=repo_id)
-    if not problems:
-        winner, why = _winner(declared)
-        derived = LicenceDecision(license=winner.id, outcome=Outcome.DERIVED, reasons=(*reasons, why), notices=notices)
-        return replace(derived, name=winner.name, link=winner.link) if winner.id == "other" else derived
-    forbidden = any(outcome is Outcome.FORBIDDEN for outcome, _ in problems)
-    reasons = (*reasons, *(sentence for _, sentence in problems))
-    if forbidden:
-        return LicenceDecision(license=None, outcome=Outcome.FORBIDDEN, reasons=reasons, notices=notices)
-    return _undecided(declared, reasons, notices)
+    known = {licence.id: licence.labels for licence in declared if licence.id}
+    found = LicenceDecision(
+        license=None,
+        outcome=Outcome.FORBIDDEN,
+        reasons=(*reasons, *(sentence for _, sentence in problems)),
+        notices=notices_for(known),
+        warnings=warnings_for(known, repo_id=repo_id),
+        terms=tuple(_terms(licence) for licence in declared),
+    )
+    if any(outcome is Outcome.FORBIDDEN for outcome, _ in problems):
+        return found
+    return _undecided(found, declared) if problems else _derived(found, declared)
 
 
 def licence_families(parent: ParentLicence) -> tuple[Family, ...]:
@@ -112,42 +133,38 @@ def override_licence(
         name, link = name or decision.name, link or decision.link
     else:
         name = name or license.strip()
-    return replace(
-        decision,
-        license=chosen or "other",
-        name=name,
-        link=link,
-        outcome=Outcome.OVERRIDDEN,
-        override_reason=reason.strip(),
-    )
+    overridden = replace(decision, outcome=Outcome.OVERRIDDEN, override_reason=reason.strip())
+    return _with_licence(overridden, chosen or "other", name=name, link=link)
 
 
 def _distinct(parents: Sequence[ParentLicence]) -> list[_Declared]:
-    """Returns every licence once, in order of appearance, with the labels of all parents that declare it."""
-    found: dict[tuple[str | None, str | None, str], _Declared] = {}
+    """Returns every licence once, in order of appearance, with all models that declare it."""
+    found: dict[tuple[str | None, ...], _Declared] = {}
     for parent in parents:
         for text in (parent.license or "").split(","):
             declared = _declared(text.strip(), parent)
-            known = found.get(declared.key, replace(declared, labels=()))
-            labels = dict.fromkeys((*known.labels, parent.label))
-            found[declared.key] = replace(known, labels=tuple(labels))
+            known = found.get(declared.key, replace(declared, models=()))
+            models = dict.fromkeys((*known.models, *declared.models))
+            found[declared.key] = replace(known, models=tuple(models))
     return list(found.values())
 
 
 def _declared(text: str, parent: ParentLicence) -> _Declared:
-    name = (parent.name or "").strip()
+    name, models = (parent.name or "").strip(), ((parent.label, parent.page),)
     is_other = text.lower() == "other"
     licence = normalise(name if is_other else text)
     if licence is not None:
-        return _Declared(licence, None, None, family_of(licence), "", (parent.label,))
+        return _Declared(licence, None, link_of(licence), family_of(licence), "", None, models)
     if is_other and name.lower() not in ("", "other", "unknown"):
-        return _Declared("other", name, parent.link, Family.USE_RESTRICTED, "", (parent.label,))
-    return _Declared(None, None, None, Family.UNKNOWN, text, (parent.label,))
+        return _Declared("other", name, parent.link, Family.USE_RESTRICTED, "", None, models)
+    return _Declared(None, None, None, Family.UNKNOWN, text, parent.unseen, models)
 
 
 def _declaration(licence: _Declared) -> str:
     verb = "declares" if len(licence.labels) == 1 else "declare"
-    who = f"{_listed(licence.labels)} {verb}"
+    who = f"{abridged(licence.labels)} {verb}"
+    if licence.unseen is not None:
+        return f"Nothing is known of {abridged(licence.labels)}: {licence.unseen}."
     if licence.id is not None:
         return f"{who} {licence.title}."
     if licence.text.lower() in ("", "unknown"):
@@ -165,7 +182,7 @@ def _lone_problems(declared: Sequence[_Declared]) -> list[tuple[Outcome, str]]:
             sentence = f"{licence.title} allows no derivatives, and a merge is a derivative."
             problems.append((Outcome.FORBIDDEN, sentence))
         if licence.family is Family.UNKNOWN:
-            sentence = f"Without a known licence of {_listed(licence.labels)} none can be derived for the merge."
+            sentence = f"Without a known licence of {abridged(licence.labels)} none can be derived for the merge."
             problems.append((Outcome.CONSENT, sentence))
     return problems
 
@@ -181,7 +198,7 @@ def _clashes(declared: Sequence[_Declared]) -> list[tuple[Outcome, str]]:
 
 
 def _clash(first: _Declared, second: _Declared) -> tuple[Outcome, str] | None:
-    if first is second or frozenset({first.id, second.id}) == _ONE_WAY:
+    if first is second:
         return None
     return _CLASHES.get(frozenset({first.family, second.family}))
 
@@ -201,16 +218,28 @@ def _winner(declared: Sequence[_Declared]) -> tuple[_Declared, str]:
     return winner, f"{winner.title} asks the most, and the others allow works under it."
 
 
-def _undecided(declared: Sequence[_Declared], reasons: tuple[str, ...], notices: tuple[str, ...]) -> LicenceDecision:
+def _derived(found: LicenceDecision, declared: Sequence[_Declared]) -> LicenceDecision:
+    winner, why = _winner(declared)
+    derived = replace(found, outcome=Outcome.DERIVED, reasons=(*found.reasons, why))
+    return _with_licence(derived, winner.id or "other", name=winner.name, link=winner.link)
+
+
+def _undecided(found: LicenceDecision, declared: Sequence[_Declared]) -> LicenceDecision:
     """Returns a decision that waits for a person: the terms that clash under one name, or none if some are unknown."""
-    consent = LicenceDecision(license=None, outcome=Outcome.CONSENT, reasons=reasons, notices=notices)
+    consent = replace(found, outcome=Outcome.CONSENT)
     if any(licence.family is Family.UNKNOWN for licence in declared):
         return consent
     parts = [licence.title for licence in declared if any(_clash(licence, other) for other in declared)]
-    return replace(consent, license="other", name="-and-".join(parts))
+    return _with_licence(consent, "other", name="-and-".join(parts), link=None)
 
 
-def _listed(labels: Sequence[str]) -> str:
-    if len(labels) == 1:
-        return labels[0]
-    return f"{', '.join(labels[:-1])} and {labels[-1]}"
+def _with_licence(decision: LicenceDecision, licence: str, *, name: str | None, link: str | None) -> LicenceDecision:
+    """Returns the decision for a licence; of those that the Hub knows it wants neither name nor link."""
+    if licence != "other":
+        return replace(decision, license=licence, name=None, link=None)
+    return replace(decision, license=licence, name=name, link=link or LICENCE_FILE)
+
+
+def _terms(licence: _Declared) -> LicenceTerms:
+    title = licence.title or ("not known" if licence.unseen else "none declared")
+    return LicenceTerms(title=title, link=licence.link, models=licence.models)

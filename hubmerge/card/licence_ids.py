@@ -53,6 +53,30 @@ _FAMILY_OF = {licence: family for family, licences in IDS.items() for licence in
 _NOISE = re.compile(r"licen[cs]e|version|community|agreement|terms of use|^the\b|^meta\b")
 
 
+_LINKS = {
+    "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "mit": "https://opensource.org/license/mit",
+    "gpl-3.0": "https://www.gnu.org/licenses/gpl-3.0.html",
+    "agpl-3.0": "https://www.gnu.org/licenses/agpl-3.0.html",
+    "lgpl-3.0": "https://www.gnu.org/licenses/lgpl-3.0.html",
+    "llama2": "https://ai.meta.com/llama/license/",
+    "llama3": "https://www.llama.com/llama3/license/",
+    "llama3.1": "https://www.llama.com/llama3_1/license/",
+    "llama3.2": "https://www.llama.com/llama3_2/license/",
+    "llama3.3": "https://www.llama.com/llama3_3/license/",
+    "llama4": "https://www.llama.com/llama4/license/",
+    "gemma": "https://ai.google.dev/gemma/terms",
+}
+_CREATIVE_COMMONS = re.compile(r"cc-(by(?:-(?:nc|nd|sa))*)-(\d\.\d)")
+
+
+def link_of(licence: str) -> str | None:
+    """Returns where the text of a licence is published; None where that is not known here."""
+    if match := _CREATIVE_COMMONS.fullmatch(licence):
+        return f"https://creativecommons.org/licenses/{match[1]}/{match[2]}/"
+    return _LINKS.get(licence)
+
+
 def normalise(text: str) -> str | None:
     """Returns the Hub's id for a licence in any usual spelling ("Apache 2.0", "llama-3.1", "GPLv3"), or None."""
     return _BY_KEY.get(_key(text))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubmerge.card.licence_ids import Family, family_of
 
 _CREDIT = (Family.ATTRIBUTION, Family.NONCOMMERCIAL, Family.SHARE_ALIKE, Family.NONCOMMERCIAL_SHARE_ALIKE)
 
+SHOWN_NAMES = 8
+"""Of models in one sentence; an ancestry may have hundreds, and LICENSE.md lists them all."""
+
 _GEMMA = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms."
 _LLAMA_COPYRIGHT = (
     "{0} is licensed under the {0} Community License, Copyright © Meta Platforms, Inc. All Rights Reserved."
 )
 _LLAMA_MIXED = (
-    "The Llama 2 licence forbids to improve other large language models with it; not all parents are Llama 2."
+    "The Llama 2 licence forbids to improve other large language models with it; not all models here are under it."
 )
 
 
@@ -43,35 +46,52 @@ _LLAMAS = {
 }
 
 
-def notices_for(labels: Mapping[str, Sequence[str]], *, repo_id: str | None) -> tuple[str, ...]:
+def notices_for(labels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Returns the duties of a merge, whole sentences.
 
     Args:
-        labels: The parents of each licence id, in order of appearance.
-        repo_id: The merge's id; None if it has none yet, and then its name is not checked.
+        labels: The models of each licence id, in order of appearance.
     """
     notices: list[str] = []
-    for licence, parents in labels.items():
+    for licence, models in labels.items():
         if licence in _LLAMAS:
-            notices += _llama_notices(_LLAMAS[licence], repo_id)
+            notices += _llama_notices(_LLAMAS[licence])
         elif licence == "gemma":
             notices.append(_GEMMA)
         elif "rail" in licence:
             notices.append(f"The use restrictions of {licence} bind every user of this model.")
         elif family_of(licence) in _CREDIT:
-            notices.append(f"{licence} asks for credit to the authors of {', '.join(parents)}.")
-    if "llama2" in labels and len(labels) > 1:
-        notices.append(_LLAMA_MIXED)
+            notices.append(f"{licence} asks for credit to the authors of {abridged(models)}.")
     return tuple(notices)
 
 
-def _llama_notices(llama: _Llama, repo_id: str | None) -> list[str]:
+def warnings_for(licences: Collection[str], *, repo_id: str | None) -> tuple[str, ...]:
+    """Returns what the publisher of a merge should put right or know, whole sentences.
+
+    Args:
+        licences: The ids of all licences in it.
+        repo_id: The merge's id; None if it has none yet, and then its name is not checked.
+    """
+    llamas = [_LLAMAS[licence] for licence in licences if licence in _LLAMAS]
+    name = "" if repo_id is None else repo_id.split("/")[-1]
+    misnamed = [llama for llama in llamas if name and not _begins(name, llama.start)]
+    sentences = [
+        f'The {llama.title} licence asks that the name of the model begin with "{llama.start}".' for llama in misnamed
+    ]
+    return (*sentences, _LLAMA_MIXED) if "llama2" in licences and len(licences) > 1 else tuple(sentences)
+
+
+def abridged(labels: Sequence[str]) -> str:
+    """Returns "a, b and c", or of many names the first ones and the number of the others."""
+    if len(labels) > SHOWN_NAMES:
+        rest = len(labels) - SHOWN_NAMES + 1
+        labels = [*labels[: SHOWN_NAMES - 1], f"{rest} others"]
+    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
+
+
+def _llama_notices(llama: _Llama) -> list[str]:
     notices = [_LLAMA_COPYRIGHT.format(llama.title)]
-    if llama.built_with is not None:
-        notices.append(llama.built_with)
-    if repo_id is not None and not _begins(repo_id.split("/")[-1], llama.start):
-        notices.append(f'The {llama.title} licence asks that the name of the model begin with "{llama.start}".')
-    return notices
+    return notices if llama.built_with is None else [*notices, llama.built_with]
 
 
 def _begins(name: str, start: str) -> bool:

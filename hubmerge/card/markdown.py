@@ -63,6 +63,12 @@ def model(parent: ParentFacts) -> Markdown:
     return Markdown(f"local folder {title}" if address is None else f"[{title}]({_link_target(address)})")
 
 
+def linked(item: tuple[str, str | None]) -> Markdown:
+    """Returns a text linked to an address, or the text alone where there is none."""
+    text, address = item
+    return escape(text) if address is None else Markdown(f"[{escape(text)}]({_link_target(address)})")
+
+
 def count(number: int) -> Markdown:
     """Returns a large number in three digits: 7,241,732,096 is "7.24 billion"."""
     for size, name in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
@@ -98,6 +104,7 @@ FILTERS = {
     "count": count,
     "fenced": fenced,
     "listed": listed,
+    "linked": linked,
     "literal": literal,
     "model": model,
     "thousands": thousands,

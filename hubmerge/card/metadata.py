@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hubmerge.card.facts import MergeFacts
+from hubmerge.card.facts import LicenceDecision, MergeFacts
 from hubmerge.card.front_matter import texts
 from hubmerge.weights.reference import is_hub_id
 
@@ -36,9 +36,7 @@ def card_metadata(facts: MergeFacts) -> dict[str, Any]:
         "pipeline_tag": facts.pipeline_tag,
         "tags": _tags(facts),
         "language": [language for language in languages if _LANGUAGE.fullmatch(language)],
-        "license": facts.licence.license,
-        "license_name": facts.licence.name,
-        "license_link": facts.licence.link,
+        **_licence(facts.licence),
         "datasets": [name for name in datasets if is_hub_id(name) and name not in _DATASET_BUILDERS],
     }
     return {key: value for key, value in metadata.items() if value}
@@ -55,6 +53,13 @@ def merge_metadata(own: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[
             merged[key] = _distinct((*texts(own.get(key)), *texts(previous[key])))
     extra = {key: value for key, value in previous.items() if key not in merged and key not in _OWN_KEYS}
     return {**merged, **extra}
+
+
+def _licence(decision: LicenceDecision) -> dict[str, str | None]:
+    """Returns the keys of a licence, none while a person has yet to decide."""
+    if not decision.is_settled:
+        return {}
+    return {"license": decision.license, "license_name": decision.name, "license_link": decision.link}
 
 
 def _tags(facts: MergeFacts) -> list[str]:

@@ -56,6 +56,7 @@ def parent_licence(parent: ParentFacts) -> ParentLicence:
         license=parent.license,
         name=parent.license_name,
         link=_absolute_link(parent),
+        page=commit_url(parent),
     )
 
 

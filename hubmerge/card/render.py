@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from hubmerge.card.facts import MergeFacts
+from hubmerge.card.facts import LicenceDecision, MergeFacts
 from hubmerge.card.front_matter import write_card
 from hubmerge.card.lineage import lineage_graph
 from hubmerge.card.markdown import FILTERS, Markdown, printed
@@ -25,6 +25,9 @@ SECTIONS = (
 """In the order of the card; each is a template of templates/sections, and one that prints nothing is left out."""
 
 CARD_TEMPLATE = "card.md.jinja"
+LICENCE_TEMPLATE = "LICENSE.md.jinja"
+LICENCE_FILE_MARK = "<!-- hubmerge:licences -->\n"
+"""First line of a LICENSE.md that is ours to replace."""
 
 
 def render_card(facts: MergeFacts, *, template: Path | None = None, previous: str | None = None) -> str:
@@ -51,6 +54,11 @@ def render_card(facts: MergeFacts, *, template: Path | None = None, previous: st
         renewed = _rendered(environment, layout, {"merge": facts, "sections": sections})
         renewed += _earlier_text(body)
     return write_card(merge_metadata(card_metadata(facts), metadata), renewed)
+
+
+def render_licence_file(licence: LicenceDecision, *, title: str) -> str:
+    """Returns the LICENSE.md of a merge under several licences: their names, their texts, and who declares them."""
+    return LICENCE_FILE_MARK + _rendered(_environment(None), LICENCE_TEMPLATE, {"licence": licence, "title": title})
 
 
 def templates_folder() -> Path:

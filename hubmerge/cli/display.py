@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from hubmerge.card.facts import LicenceDecision
+from hubmerge.card.facts import LicenceDecision, Outcome
 from hubmerge.lineage import crawl
 from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.methods import get_method
@@ -44,7 +44,6 @@ def size_text(size_bytes: float) -> str:
 def plan_view(plan: Plan, *, memory_bytes: int, licence: LicenceDecision) -> RenderableType:
     """Returns a plan for reading: parents, what becomes of which tensors, output files, cost, licence and notes."""
     method = get_method(plan.recipe.method)
-    verdict = Text(f"licence: {licence.license or 'none can be derived'}. {' '.join(licence.reasons)}")
     cost = (
         f"reads {size_text(plan.read_bytes)} of {size_text(sum(parent.stored_bytes for parent in plan.parents))}"
         f" · writes {size_text(plan.write_bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"
@@ -52,7 +51,20 @@ def plan_view(plan: Plan, *, memory_bytes: int, licence: LicenceDecision) -> Ren
     )
     notes = [Text(f"! {note}", style="yellow") for note in plan.notes]
     heading = Text(f"{method.title}: {method.summary}", style="bold")
-    return Group(heading, _parents_table(plan), _groups_table(plan), _shards_table(plan), Text(cost), verdict, *notes)
+    tables = (_parents_table(plan), _groups_table(plan), _shards_table(plan))
+    return Group(heading, *tables, Text(cost), *_licence_lines(licence), *notes)
+
+
+def _licence_lines(licence: LicenceDecision) -> Iterator[Text]:
+    verdicts = {
+        Outcome.CONSENT: "none can be derived; publishing needs --license and --license-reason",
+        Outcome.FORBIDDEN: "publishing is not allowed; it needs --license and --license-reason",
+    }
+    yield Text(f"licence: {verdicts.get(licence.outcome, licence.name or licence.license)}")
+    for reason in licence.reasons:
+        yield Text(f"  - {reason}")
+    for warning in licence.warnings:
+        yield Text(f"! {warning}", style="yellow")
 
 
 def _parents_table(plan: Plan) -> Table:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hubmerge.lineage.graph import Lineage
 
 CONSENT_NEEDED = 3
 
@@ -20,9 +25,9 @@ CONSENT_NEEDED = 3
     show_default=True,
     help="Generations to go back.",
 )
-@click.option("--audit", "form", flag_value="audit", help="List what is wrong; exit code 3 if a person must decide.")
+@click.option("--audit", "is_audit", is_flag=True, help="List what is wrong; exit code 3 if a person must decide.")
 @click.option("--recipe", "form", flag_value="recipe", help="Print one recipe that makes all the merges again.")
-@click.option("--json", "form", flag_value="json", help="Print the graph as JSON.")
+@click.option("--json", "form", flag_value="json", help="Print the graph, or what --audit finds, as JSON.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print a flowchart for a Markdown page.")
 @click.option("--svg", type=click.File("w", "utf-8", lazy=True), metavar="FILE", help="Draw it into FILE.")
 @click.option(
@@ -32,7 +37,9 @@ CONSENT_NEEDED = 3
     show_envvar=True,
     help="For reading the models, in place of the stored token.",
 )
-def lineage(repo: str, depth: int, form: str | None, svg: TextIO | None, source_token: str | None) -> None:
+def lineage(
+    repo: str, depth: int, is_audit: bool, form: str | None, svg: TextIO | None, source_token: str | None
+) -> None:
     """Show where the model REPO comes from: its parents, theirs, and so on, as their public pages tell.
 
     \b
@@ -43,16 +50,39 @@ def lineage(repo: str, depth: int, form: str | None, svg: TextIO | None, source_
 
     from hubmerge.cli.display import crawl_progress
     from hubmerge.lineage.crawl import CrawlLimits, crawl
-    from hubmerge.lineage.forms import shown, written
+    from hubmerge.lineage.draw import lineage_view
+    from hubmerge.lineage.forms import written
 
+    if is_audit and (svg is not None or form in ("mermaid", "recipe")):
+        raise click.UsageError("--audit goes with --json or with nothing")
     with crawl_progress(Console(stderr=True)) as progress:
         found = crawl(repo, limits=CrawlLimits(depth=depth), token=source_token, progress=progress)
-    if svg is not None:
+    if is_audit:
+        sys.exit(_audit(found, as_json=form is not None))
+    elif svg is not None:
         svg.write(written(found, "svg"))
-    elif form in ("json", "mermaid", "recipe"):
+    elif form is not None:
         click.echo(written(found, form), nl=False)
     else:
-        console = Console()
-        view, needs_consent = shown(found, is_audit=form == "audit")
-        console.print(view, soft_wrap=not console.is_terminal)
-        sys.exit(CONSENT_NEEDED if needs_consent else 0)
+        _show(lineage_view(found))
+
+
+def _audit(found: Lineage, *, as_json: bool) -> int:
+    """Prints what is wrong and returns the exit code."""
+    from hubmerge.lineage.audit import audit
+    from hubmerge.lineage.draw import audit_view
+    from hubmerge.lineage.record import render_audit
+
+    audited = audit(found)
+    if as_json:
+        click.echo(render_audit(found, audited), nl=False)
+    else:
+        _show(audit_view(audited))
+    return CONSENT_NEEDED if audited.needs_consent else 0
+
+
+def _show(view: RenderableType) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(view, soft_wrap=not console.is_terminal)

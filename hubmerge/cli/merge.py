@@ -11,6 +11,7 @@ import click
 from hubmerge.cli.options import merge_options, recipe_options, run_options
 
 if TYPE_CHECKING:
+    from hubmerge.card.facts import LicenceDecision
     from hubmerge.cli.display import MergeDisplay
     from hubmerge.merge.pipeline import OpenMerge
     from hubmerge.publish import Published
@@ -24,20 +25,26 @@ def plan(recipe: Path, as_json: bool, **given: Any) -> None:
     """Show what RECIPE would do, without reading any weights.
 
     Finds every fault that headers can show: parents and their commits, which tensors are made how, output files,
-    bytes to read and write, memory and disk, licence.
+    bytes to read and write, memory and disk, and the licence that follows from all ancestors.
 
     \b
     Example:
       hubmerge plan recipe.yml
     """
-    from hubmerge.merge.pipeline import open_merge
+    from rich.console import Console
+
+    from hubmerge.cli.display import crawl_progress
+    from hubmerge.merge.pipeline import open_merge, planned_licence
     from hubmerge.merge.summary import plan_summary
 
     with open_merge(recipe, merge_options(given)) as merge:
+        with crawl_progress(Console(stderr=True)) as progress:
+            licence = planned_licence(merge, progress)
         if as_json:
-            click.echo(json.dumps(plan_summary(merge.plan, merge.checkpoints, merge.options.stream), indent=2))
+            summary = plan_summary(merge.plan, merge.checkpoints, merge.options.stream, licence)
+            click.echo(json.dumps(summary, indent=2))
         else:
-            _print_plan(merge)
+            _print_plan(merge, licence)
 
 
 @click.command()
@@ -119,14 +126,14 @@ def merge_and_push(  # one option a parameter
     _print_result(published, as_json=as_json)
 
 
-def _print_plan(merge: OpenMerge) -> None:
+def _print_plan(merge: OpenMerge, licence: LicenceDecision) -> None:
     from rich.console import Console
 
     from hubmerge.cli.display import plan_view
-    from hubmerge.merge.summary import derived_licence, memory_bytes
+    from hubmerge.merge.summary import memory_bytes
 
     memory = memory_bytes(merge.plan, merge.checkpoints, merge.options.stream)
-    Console().print(plan_view(merge.plan, memory_bytes=memory, licence=derived_licence(merge.plan, merge.checkpoints)))
+    Console().print(plan_view(merge.plan, memory_bytes=memory, licence=licence))
 
 
 def _display(*, quiet: bool, pushes: bool) -> MergeDisplay:

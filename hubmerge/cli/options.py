@@ -58,6 +58,7 @@ recipe_options = adding(
         show_envvar=True,
         help="For reading the parents, in place of the stored token.",
     ),
+    click.option("--no-lineage", is_flag=True, help="Do not read the ancestors; only the parents' licences count."),
 )
 """Of every command with a recipe."""
 
@@ -79,7 +80,6 @@ run_options = adding(
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Template of the model card, in place of the shipped one.",
     ),
-    click.option("--no-lineage", is_flag=True, help="Do not read the parents' ancestry for the model card."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
 )
@@ -88,7 +88,7 @@ run_options = adding(
 
 def merge_options(given: dict[str, Any]) -> MergeOptions:
     """Returns what the options of `recipe_options` and `run_options` ask for; a command may have only the first."""
-    from hubmerge.merge.documents import LicenceChoice
+    from hubmerge.merge.licensing import LicenceChoice
     from hubmerge.merge.pipeline import MergeOptions
     from hubmerge.merge.stream import StreamOptions
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hubmerge.card.facts import ParentLicence
@@ -19,6 +20,9 @@ from hubmerge.weights.hub_client import HASTY, RetryPolicy
 
 QUESTIONS_AT_A_TIME = 4
 """Enough to hide the latency, few enough to leave the Hub to others."""
+
+BUDGET_SECONDS = 30.0
+"""For the ancestry of a merge that somebody waits for; what was read by then is kept for the next run."""
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of models looked at, the number known so far, and the name of the latest."""
@@ -40,7 +44,7 @@ class CrawlLimits:
 DEFAULT_LIMITS = CrawlLimits()
 
 
-def _silent(looked_at: int, known: int, name: str) -> None:
+def silent(looked_at: int, known: int, name: str) -> None:
     """Shows nothing."""
 
 
@@ -50,7 +54,7 @@ def crawl(
     limits: CrawlLimits = DEFAULT_LIMITS,
     token: str | bool | None = None,
     retry: RetryPolicy = HASTY,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Lineage:
     """Returns the ancestry of a repo, as far as public pages tell.
 
@@ -68,13 +72,14 @@ def crawl(
     models = named_models(name)
     if len(models) != 1 or models[0].repo_id is None:
         raise SourceError(f"`{name}` is not the name of a repo", hint="Name it as the Hub does: org/name.")
-    reader = HubReader(token=token, retry=retry)
+    stopped = threading.Event()
+    reader = HubReader(token=token, retry=retry, sleep=lambda seconds: _wait(seconds, stopped))
     found = reader.find(models[0])
     if found.state is State.UNREACHABLE:
         raise TransferError(found.reason or f"{name} cannot be read", hint="Run the command again later.")
     if found.texts is None:
         raise SourceError(found.reason or f"{name} cannot be read")
-    with _Crawl(reader, limits, progress) as running:
+    with _Crawl(reader, limits, progress, stopped) as running:
         root = running.add(models[0], found)
         return running.follow(root)
 
@@ -84,19 +89,21 @@ def crawl_parents(
     parents: Sequence[Parent],
     *,
     method: str,
-    licence: str | None,
+    folders: Mapping[str, RepoTexts] | None = None,
     token: str | bool | None = None,
-    stopped: threading.Event,
+    progress: Progress = silent,
 ) -> Lineage:
-    """Returns the ancestry of a merge that is not published yet.
+    """Returns the ancestry of a merge that is not published yet, and whose licence is not decided.
+
+    What has not been read after BUDGET_SECONDS is in the graph as unread.
 
     Args:
         title: What it will be called.
         parents: What it is made from.
         method: The merge method.
-        licence: Of the merge.
+        folders: What stands in those parents that are folders of this machine, by their paths.
         token: For reading the parents.
-        stopped: Set to end the crawl soon: what has not been read by then is in the graph as unread.
+        progress: Told of every model that was looked at.
     """
     node = Node(
         id=title,
@@ -104,19 +111,47 @@ def crawl_parents(
         state=State.READ,
         relation=Relation.MERGE,
         method=method,
-        licence=ParentLicence(label=title, license=licence),
+        licence=ParentLicence(label=title, license=None),
     )
-    with _Crawl(HubReader(token=token, sleep=stopped.wait), DEFAULT_LIMITS, _silent, stopped) as running:
-        running.nodes[node.id] = node
-        running.waiting = [(node.id, parent) for parent in parents]
-        return running.follow(node.id)
+    with _time_limit(BUDGET_SECONDS) as time_is_up:
+        reader = HubReader(token=token, sleep=lambda seconds: _wait(seconds, time_is_up))
+        with _Crawl(reader, DEFAULT_LIMITS, progress, time_is_up, folders) as running:
+            running.nodes[node.id] = node
+            running.waiting = [(node.id, parent) for parent in parents]
+            return running.follow(node.id)
+
+
+class _TimeIsUp(Exception):
+    """A question is not asked again because the crawl has to end."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[threading.Event]:
+    time_is_up = threading.Event()
+    timer = threading.Timer(seconds, time_is_up.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield time_is_up
+    finally:
+        timer.cancel()
+
+
+def _wait(seconds: float, time_is_up: threading.Event) -> None:
+    if time_is_up.wait(seconds):
+        raise _TimeIsUp
 
 
 class _Crawl:
     """A crawl under way."""
 
     def __init__(
-        self, reader: HubReader, limits: CrawlLimits, progress: Progress, stopped: threading.Event | None = None
+        self,
+        reader: HubReader,
+        limits: CrawlLimits,
+        progress: Progress,
+        stopped: threading.Event,
+        folders: Mapping[str, RepoTexts] | None = None,
     ) -> None:
         self.nodes: dict[str, Node] = {}
         self.waiting: list[tuple[str, Parent]] = []
@@ -125,18 +160,22 @@ class _Crawl:
         self._reader = reader
         self._limits = limits
         self._progress = progress
-        self._stopped = stopped or threading.Event()
+        self._stopped = stopped
+        self._folders = folders or {}
         self._asked = 1
+        self._root: str | None = None
         self._pool = ThreadPoolExecutor(QUESTIONS_AT_A_TIME, "hubmerge-lineage")
 
     def __enter__(self) -> _Crawl:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._stopped.set()
+        self._pool.shutdown(wait=error is None, cancel_futures=True)  # Ctrl-C waits for no answer
 
     def follow(self, root: str) -> Lineage:
         """Looks at everything that waits, one generation at a time."""
+        self._root = root
         generation = 0
         while self.waiting:
             generation += 1
@@ -158,11 +197,14 @@ class _Crawl:
             self.add(model, Found(State.UNREAD))
 
     def _find(self, model: NamedModel) -> Found:
-        return Found(State.UNREAD) if self._stopped.is_set() else self._reader.find(model)
+        try:
+            return Found(State.UNREAD) if self._stopped.is_set() else self._reader.find(model)
+        except _TimeIsUp:
+            return Found(State.UNREAD)
 
     def add(self, model: NamedModel, found: Found) -> str:
         """Adds what was found under a name, unless it is there under another, and returns its id."""
-        repo_id = found.texts.repo_id if found.texts else model.repo_id
+        repo_id = found.texts.repo_id if found.texts and model.repo_id else model.repo_id
         sha = found.texts.sha if found.texts else None
         node_id = self._known(repo_id, sha) or self._new_id(repo_id, sha, model)
         self._ids[_key(model)] = node_id
@@ -171,6 +213,11 @@ class _Crawl:
             self.nodes[node_id] = _node(node_id, model, found, said)
             self.waiting += [(node_id, parent) for parent in said.parents]
         return node_id
+
+    def _add_folder(self, child: str, model: NamedModel) -> str:
+        """Adds a folder: one of this machine that was read, or, as another repo names it, of a machine not at hand."""
+        is_at_hand = child == self._root
+        return self.add(model, Found(State.LOCAL, self._folders.get(model.text) if is_at_hand else None))
 
     def _known(self, repo_id: str | None, sha: str | None) -> str | None:
         same = (node.id for node in self.nodes.values() if node.repo_id == repo_id and node.sha == sha)
@@ -186,7 +233,7 @@ class _Crawl:
     def _join(self, child: str, parent: Parent) -> None:
         model = parent.model
         # The same path is another model on another machine, so that one is added for every child.
-        node_id = self._ids[_key(model)] if model.repo_id else self.add(model, Found(State.LOCAL))
+        node_id = self._ids[_key(model)] if model.repo_id else self._add_folder(child, model)
         self._edges.append(
             Edge(child=child, parent=node_id, name=model.text, is_base=parent.is_base, evidence=parent.evidence)
         )

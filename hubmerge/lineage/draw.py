@@ -6,9 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from hubmerge.card.facts import Outcome
 from hubmerge.lineage.appearance import Kind, Tone, kind_of, licence_title, made_by, tone_of
-from hubmerge.lineage.audit import Audit
+from hubmerge.lineage.audit import Audit, Finding, Severity
 from hubmerge.lineage.graph import Edge, Lineage, Node
 
 _KIND_STYLES = {
@@ -46,8 +45,8 @@ def summary(lineage: Lineage) -> str:
 
 def audit_view(audit: Audit) -> RenderableType:
     """Returns the findings, those that need consent marked, and the licence that follows from all ancestors."""
-    lines = [_finding(finding.sentence, needs_consent=finding.needs_consent) for finding in audit.findings]
-    licence = audit.licence.license if audit.licence.outcome is Outcome.DERIVED else None
+    lines = [_finding(finding) for finding in audit.findings]
+    licence = (audit.licence.name or audit.licence.license) if audit.licence.is_settled else None
     verdict = f"Licence that follows from all ancestors: {licence or 'none; a person must decide'}."
     return Group(*(lines or [Text("Nothing is wrong that public pages could show.", style="green")]), Text(verdict))
 
@@ -79,5 +78,6 @@ def _label(node: Node, edge: Edge | None = None, *, again: bool = False) -> Text
     return text
 
 
-def _finding(sentence: str, *, needs_consent: bool) -> Text:
-    return Text.assemble(("! ", "bold red") if needs_consent else ("- ", "yellow"), sentence)
+def _finding(finding: Finding) -> Text:
+    needs_consent = finding.severity is Severity.CONSENT
+    return Text.assemble(("! ", "bold red") if needs_consent else ("- ", "yellow"), finding.sentence)

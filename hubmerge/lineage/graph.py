@@ -115,6 +115,18 @@ class Lineage:
         """Returns the edges to what was made from a model, as far as it belongs to this ancestry."""
         return self._by_parent.get(node_id, ())
 
+    def path_to(self, node_id: str) -> tuple[str, ...]:
+        """Returns the ids on a shortest way from the root to a node of this lineage, both ends included."""
+        ways: dict[str, tuple[str, ...]] = {self.root: (self.root,)}
+        waiting = [self.root]
+        while node_id not in ways:
+            child = waiting.pop(0)
+            for edge in self.parents(child):
+                if edge.parent not in ways:
+                    ways[edge.parent] = (*ways[child], edge.parent)
+                    waiting.append(edge.parent)
+        return ways[node_id]
+
     @property
     def ancestors(self) -> tuple[Node, ...]:
         """Every node but the root."""

@@ -1,77 +1,80 @@
-"""The ancestry of a merge, read in the background while it is computed: it may never delay or fail one."""
+"""The ancestry of a merge, read before a weight moves: the licence of the merge depends on all of it."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotDone
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from hubmerge.card.facts import AncestryFacts
+from hubmerge.card.facts import AncestryFacts, LicenceDecision, ParentLicence
 from hubmerge.lineage.audit import audit
-from hubmerge.lineage.crawl import crawl_parents
-from hubmerge.lineage.declared import Parent
+from hubmerge.lineage.crawl import Progress, crawl_parents, silent
+from hubmerge.lineage.declared import ADAPTER_FILE, Parent, RepoTexts, card_texts, declared
 from hubmerge.lineage.draw import summary
 from hubmerge.lineage.graph import Evidence, Lineage
 from hubmerge.lineage.mermaid import lineage_chart
 from hubmerge.lineage.names import NamedModel
+from hubmerge.lineage.published import CONFIG_FILE
+from hubmerge.merge.describe import is_base_model
 from hubmerge.merge.plan import Plan
-from hubmerge.merge.progress import Progress
-
-PATIENCE_SECONDS = 20.0
-"""For an ancestry that is still being read when the weights are done."""
+from hubmerge.weights.checkpoint import CARD_FILE, CARD_LIMIT_BYTES, Checkpoint
+from hubmerge.weights.files import read_small
 
 
+@dataclass(frozen=True)
 class Ancestry:
-    """What is being found out; ask for it as late as possible."""
+    """What lies behind the parents of a merge.
 
-    def __init__(self, future: Future[Lineage] | None, progress: Progress) -> None:
-        self._future = future
-        self._progress = progress
+    Attributes:
+        lineage: None where nobody asked for it, where there is nothing to ask, or where it cannot be read.
+        problem: Why it cannot be read, as a phrase.
+        is_wanted: Whether somebody asked for it.
+    """
 
-    def result(self) -> Lineage | None:
-        """Returns the ancestry; None, and a sentence to the user, where it could not be read in time."""
-        if self._future is None:
-            return None
-        try:
-            return self._future.result(timeout=PATIENCE_SECONDS)
-        except NotDone:
-            self._progress.say("The ancestry takes too long to read; the model card shows the parents alone")
-        except Exception as error:  # whatever it is, hours of merging do not end for it
-            self._progress.say(f"The ancestry cannot be read, so the model card shows the parents alone: {error}")
-        return None
+    lineage: Lineage | None = None
+    problem: str | None = None
+    is_wanted: bool = True
 
 
-@contextmanager
-def ancestry_in_background(
-    plan: Plan, *, title: str, licence: str | None, token: str | bool | None, progress: Progress, is_wanted: bool
-) -> Iterator[Ancestry]:
-    """Gives the ancestry of a merge that is about to be made; leaving the block ends the crawl.
+def read_ancestry(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    title: str,
+    token: str | bool | None,
+    is_wanted: bool = True,
+    progress: Progress = silent,
+) -> Ancestry:
+    """Returns the ancestry of a merge as far as the Hub tells it within some seconds; never raises.
 
     Args:
         plan: The merge.
-        title: Its repo id.
-        licence: Of the merge.
+        checkpoints: Those of `plan.parents`.
+        title: What the merge is called.
         token: For reading the parents.
-        progress: Told what goes wrong.
-        is_wanted: Otherwise nothing is asked, and there is no ancestry.
+        is_wanted: Otherwise nothing is asked.
+        progress: Told of every model that was looked at.
     """
+    folders = _folders(checkpoints)
     parents = _parents(plan)
-    if not is_wanted or all(parent.model.repo_id is None for parent in parents):
-        yield Ancestry(None, progress)
-        return
-    stopped = threading.Event()
-    pool = ThreadPoolExecutor(1, "hubmerge-ancestry")
-    method = plan.recipe.method
+    if not is_wanted:
+        return Ancestry(is_wanted=False)
+    if not any(parent.model.repo_id for parent in parents) and not any(declared(t).parents for t in folders.values()):
+        return Ancestry()
     try:
-        crawling = pool.submit(
-            crawl_parents, title, parents, method=method, licence=licence, token=token, stopped=stopped
+        lineage = crawl_parents(
+            title, parents, method=plan.recipe.method, folders=folders, token=token, progress=progress
         )
-        yield Ancestry(crawling, progress)
-    finally:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+    except Exception as error:  # cards are written by anybody; none of them may be what a merge fails for
+        return Ancestry(problem=str(error))
+    return Ancestry(lineage)
+
+
+def with_licence(lineage: Lineage, decision: LicenceDecision) -> Lineage:
+    """Returns the ancestry of a merge that is published under this licence."""
+    root = lineage.nodes[lineage.root]
+    licence = ParentLicence(label=root.title, license=decision.license, name=decision.name)
+    known = replace(root, licence=licence if decision.is_settled else replace(licence, license=None, name=None))
+    return replace(lineage, nodes={**lineage.nodes, root.id: known})
 
 
 def ancestry_facts(lineage: Lineage) -> AncestryFacts | None:
@@ -83,10 +86,30 @@ def ancestry_facts(lineage: Lineage) -> AncestryFacts | None:
 
 
 def _parents(plan: Plan) -> Sequence[Parent]:
-    found = []
+    found: dict[NamedModel, Parent] = {}
     for parent in plan.parents:
-        for ref in (parent.ref, *([parent.ref.adapter] if parent.ref.adapter else [])):
-            revision = parent.sha if ref is parent.ref else ref.revision
-            model = NamedModel(ref.path, None if ref.is_local else ref.path, revision)
-            found.append(Parent(model, ref == plan.recipe.base_model, (Evidence.PLAN,)))
-    return found
+        ref = parent.ref
+        model = NamedModel(ref.path, None if ref.is_local else ref.path, parent.sha)
+        found.setdefault(model, Parent(model, is_base_model(plan, parent), (Evidence.PLAN,)))
+    return tuple(found.values())
+
+
+def _folders(checkpoints: Sequence[Checkpoint]) -> Mapping[str, RepoTexts]:
+    """Returns what the parents that are folders say of their own descent, by path."""
+    return {checkpoint.ref.path: _texts(checkpoint) for checkpoint in checkpoints if checkpoint.ref.is_local}
+
+
+def _texts(checkpoint: Checkpoint) -> RepoTexts:
+    files = checkpoint.files
+    found = {
+        name: read_small(files, name, limit_bytes=CARD_LIMIT_BYTES)
+        for name in (CARD_FILE, CONFIG_FILE, ADAPTER_FILE)
+        if name in files.entries()
+    }
+    card = card_texts(checkpoint.ref.path, None, found.get(CARD_FILE))
+    recipe, adapter = found.get(CONFIG_FILE), found.get(ADAPTER_FILE)
+    return replace(
+        card,
+        recipe=None if recipe is None else recipe.decode(errors="replace"),
+        adapter=None if adapter is None else adapter.decode(errors="replace"),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,31 @@ PIPELINE_TAGS = (
 """Ending of an architecture's class name -> the Hub's task id."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where a merge goes.
+
+    Attributes:
+        name: The repo id, or the folder.
+        is_repo: Which of the two it is.
+    """
+
+    name: str
+    is_repo: bool
+
+    @property
+    def repo_id(self) -> str | None:
+        """None for a folder."""
+        return self.name if self.is_repo else None
+
+    @property
+    def title(self) -> str:
+        """What readers call the merge: the name without its owner, or the folder's, whose bytes need not be text."""
+        if self.is_repo:
+            return self.name.rsplit("/", 1)[-1]
+        return os.fsencode(Path(self.name).resolve().name).decode(errors="replace")
+
+
 def parents_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> tuple[ParentFacts, ...]:
     """Returns what the card says about each parent."""
     return tuple(
@@ -46,13 +72,14 @@ def parents_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> tuple[ParentFac
             repo_id=None if parent.ref.is_local else parent.ref.path,
             sha=parent.sha,
             gated=checkpoint.gated,
-            is_base=_is_base(plan, parent),
+            is_base=is_base_model(plan, parent),
         )
         for parent, checkpoint in zip(plan.parents, checkpoints, strict=True)
     )
 
 
-def _is_base(plan: Plan, parent: Parent) -> bool:
+def is_base_model(plan: Plan, parent: Parent) -> bool:
+    """Returns whether a parent is the base model of the merge."""
     base = plan.recipe.base_model
     return isinstance(base, ModelRef) and parent.ref == base.without_adapter and not parent.is_adapter
 
@@ -62,30 +89,29 @@ def merge_facts(
     parents: Sequence[ParentFacts],
     licence: LicenceDecision,
     *,
-    target: str,
-    is_repo: bool,
+    target: Target,
     shards: Sequence[StagedShard],
     side_files: Mapping[str, bytes],
 ) -> MergeFacts:
     """Returns everything that the card says; before the merge `shards` is empty.
 
     Args:
-        target: The repo id, or the folder.
-        is_repo: Which of the two it is.
+        target: Where the merge goes.
+        shards: Of the merge, once they are made.
         side_files: The tokenizer's files, among others.
     """
     method = get_method(plan.recipe.method)
     architecture = _architecture(plan.config)
     return MergeFacts(
-        repo_id=target if is_repo else None,
-        title=target.rsplit("/", 1)[-1] if is_repo else _name_of(Path(target)),
+        repo_id=target.repo_id,
+        title=target.title,
         method_title=method.title,
         method_paper=method.paper,
         method_summary=method.summary,
         parents=tuple(parents),
         recipe_text=plan.recipe.text,
         normalised_recipe=normalised_recipe(plan),
-        command=f"hubmerge merge-and-push mergekit_config.yml {target if is_repo else 'YOUR_NAME/YOUR_MODEL'}",
+        command=f"hubmerge merge-and-push mergekit_config.yml {target.repo_id or 'YOUR_NAME/YOUR_MODEL'}",
         dtype=str(plan.config.get("dtype") or plan.config.get("torch_dtype") or "float32"),
         architecture=architecture,
         pipeline_tag=_pipeline_tag(architecture, plan.config),
@@ -127,11 +153,6 @@ def _locked_parent(checkpoint: Checkpoint) -> LockedParent:
             for entry in entries
         ),
     )
-
-
-def _name_of(folder: Path) -> str:
-    """Returns a folder's name; its bytes need not be text."""
-    return os.fsencode(folder.resolve().name).decode(errors="replace")
 
 
 def _architecture(config: Mapping[str, Any]) -> str | None:

@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hubmerge.card.facts import LicenceDecision, Outcome, ParentFacts
-from hubmerge.card.licence import join_licences, override_licence
+from hubmerge.card.facts import LicenceDecision, ParentFacts
+from hubmerge.card.licence import LICENCE_FILE
 from hubmerge.card.lock import LOCK_FILE, render_lock
-from hubmerge.card.parents import parent_licence
-from hubmerge.card.render import render_card
+from hubmerge.card.render import LICENCE_FILE_MARK, render_card, render_licence_file
 from hubmerge.card.validate import validate_card
-from hubmerge.errors import LicenceError
 from hubmerge.lineage.graph import Lineage
 from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
-from hubmerge.merge.ancestry import ancestry_facts
-from hubmerge.merge.describe import lock_facts, merge_facts, parents_of
+from hubmerge.merge.ancestry import Ancestry, ancestry_facts, with_licence
+from hubmerge.merge.describe import Target, lock_facts, merge_facts, parents_of
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.side_files import side_files
 from hubmerge.publish import StagedShard
@@ -28,18 +26,8 @@ CARD_FILENAME = "README.md"
 RECIPE_FILENAME = "mergekit_config.yml"
 """The recipe's name in a published merge: bots and other tools look for it under this one."""
 
-
-@dataclass(frozen=True)
-class LicenceChoice:
-    """A licence that a person chose in place of the one that follows from the parents'.
-
-    Attributes:
-        license: The Hub's id.
-        reason: Printed in the card.
-    """
-
-    license: str
-    reason: str
+REPLACED_FILES = (CARD_FILENAME, LICENCE_FILE)
+"""Files of the target that a merge may write anew, and what a person wrote in them stays."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +35,7 @@ class Documents:
     """Writes what stands beside the weights of one merge.
 
     Attributes:
-        target: The repo id, or the folder.
-        is_repo: Which of the two it is.
+        lineage: None where it is not known.
         side_files: Tokenizer, template, generation and processor files.
         template: A card template in place of the shipped one.
     """
@@ -57,47 +44,60 @@ class Documents:
     checkpoints: tuple[Checkpoint, ...]
     parents: tuple[ParentFacts, ...]
     licence: LicenceDecision
-    target: str
-    is_repo: bool
+    lineage: Lineage | None
+    target: Target
     side_files: Mapping[str, bytes]
     template: Path | None
 
-    def check(self, previous_card: bytes | None) -> tuple[str, ...]:
+    def check(self, previous: Mapping[str, bytes]) -> tuple[str, ...]:
         """Renders the card as far as it is known and has the Hub look at it; returns the Hub's warnings.
+
+        Args:
+            previous: Those of `REPLACED_FILES` that the target has.
 
         Raises:
             CardError: The card cannot be rendered, or the Hub refuses it.
         """
-        card = self._card([], previous_card)
-        return validate_card(card) if self.is_repo else ()
+        card = self._card([], previous)
+        return validate_card(card) if self.target.is_repo else ()
 
-    def files(
-        self, shards: Sequence[StagedShard], previous_card: bytes | None, lineage: Lineage | None = None
-    ) -> dict[str, bytes]:
-        """Returns every file but the shards; lineage.json where the ancestry is known."""
+    def files(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Returns every file but the shards; `previous` is as for `check`."""
         lock = render_lock(lock_facts(self.plan, self.checkpoints, shards))
         return {
             **self.side_files,
             **model_files(self.plan),
             RECIPE_FILENAME: self.plan.recipe.text.encode(),
             LOCK_FILE: lock.encode(),
-            **({} if lineage is None else {LINEAGE_FILE: render_lineage(lineage).encode()}),
-            CARD_FILENAME: self._card(shards, previous_card, lineage).encode(),
+            **({} if self.lineage is None else {LINEAGE_FILE: render_lineage(self.lineage).encode()}),
+            **self._licence_file(previous.get(LICENCE_FILE)),
+            CARD_FILENAME: self._card(shards, previous).encode(),
         }
 
-    def _card(self, shards: Sequence[StagedShard], previous: bytes | None, lineage: Lineage | None = None) -> str:
+    def _licence_file(self, previous: bytes | None) -> dict[str, bytes]:
+        """Returns LICENSE.md where the card links to it or where the one of an earlier merge would mislead.
+
+        What a person wrote under that name stays.
+        """
+        is_linked = self.licence.is_settled and self.licence.link == LICENCE_FILE
+        is_ours = previous is not None and previous.startswith(LICENCE_FILE_MARK.encode())
+        if not (is_ours or (is_linked and previous is None)):
+            return {}
+        return {LICENCE_FILE: render_licence_file(self.licence, title=self.target.title).encode()}
+
+    def _card(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes]) -> str:
         facts = merge_facts(
             self.plan,
             self.parents,
             self.licence,
             target=self.target,
-            is_repo=self.is_repo,
             shards=shards,
             side_files=self.side_files,
         )
-        facts = replace(facts, ancestry=None if lineage is None else ancestry_facts(lineage))
+        facts = replace(facts, ancestry=None if self.lineage is None else ancestry_facts(self.lineage))
+        earlier = previous.get(CARD_FILENAME)
         return render_card(
-            facts, template=self.template, previous=None if previous is None else previous.decode(errors="replace")
+            facts, template=self.template, previous=None if earlier is None else earlier.decode(errors="replace")
         )
 
 
@@ -105,51 +105,22 @@ def write_documents(
     plan: Plan,
     checkpoints: Sequence[Checkpoint],
     *,
-    target: str,
-    is_repo: bool,
-    choice: LicenceChoice | None,
+    target: Target,
+    licence: LicenceDecision,
+    ancestry: Ancestry,
     template: Path | None,
 ) -> Documents:
-    """Returns the writer of a merge's documents, the donor's small files read and the licence decided.
-
-    Raises:
-        LicenceError: The parents' licences forbid to publish a merge, and nobody chose otherwise.
-    """
-    parents = parents_of(plan, checkpoints)
+    """Returns the writer of a merge's documents, the donor's small files read."""
     return Documents(
         plan=plan,
         checkpoints=tuple(checkpoints),
-        parents=parents,
-        licence=decide_licence(parents, choice, repo_id=target if is_repo else None),
+        parents=parents_of(plan, checkpoints),
+        licence=licence,
+        lineage=None if ancestry.lineage is None else with_licence(ancestry.lineage, licence),
         target=target,
-        is_repo=is_repo,
         side_files=side_files(plan.tokenizer, plan.donor, checkpoints),
         template=template,
     )
-
-
-def decide_licence(
-    parents: Sequence[ParentFacts], choice: LicenceChoice | None, *, repo_id: str | None
-) -> LicenceDecision:
-    """Returns the licence that follows from the parents', or the chosen one.
-
-    Args:
-        parents: All of them.
-        choice: What a person chose, who may know more than cards say.
-        repo_id: Where the merge is published; None for a folder, in which anybody may merge anything.
-
-    Raises:
-        LicenceError: The parents' licences forbid to publish a merge, and nobody chose otherwise.
-    """
-    derived = join_licences([parent_licence(parent) for parent in parents], repo_id=repo_id)
-    if choice is not None:
-        return override_licence(derived, license=choice.license, reason=choice.reason)
-    if derived.outcome is Outcome.FORBIDDEN and repo_id is not None:
-        raise LicenceError(
-            f"the parents' licences do not allow to publish a merge: {' '.join(derived.reasons)}",
-            hint='If you may publish it all the same, say so: --license ID --license-reason "..."',
-        )
-    return derived
 
 
 def model_files(plan: Plan) -> dict[str, bytes]:

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hubmerge.merge.ancestry import ancestry_in_background
-from hubmerge.merge.documents import CARD_FILENAME, LicenceChoice, write_documents
+from hubmerge.card.facts import LicenceDecision
+from hubmerge.lineage.crawl import Progress as CrawlProgress
+from hubmerge.lineage.crawl import silent
+from hubmerge.merge.ancestry import Ancestry, read_ancestry
+from hubmerge.merge.describe import Target, parents_of
+from hubmerge.merge.documents import REPLACED_FILES, Documents, write_documents
 from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.licensing import LicenceChoice, check_publishable, decide_licence, unsettled
 from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, model_refs
 from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
@@ -37,7 +42,7 @@ class MergeOptions:
         source_token: For reading parents; None for the token that the user logged in with, False for none.
         licence: The licence to publish under, in place of the one that follows from the parents'.
         template: A card template in place of the shipped one.
-        lineage: Whether the parents' own parents are read for the card of a merge that is pushed.
+        lineage: Whether the parents' own ancestors are read; the licence depends on them.
     """
 
     lenient: bool = False
@@ -94,6 +99,16 @@ def plan_recipe(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> 
         return merge.plan
 
 
+def planned_licence(merge: OpenMerge, progress: CrawlProgress = silent) -> LicenceDecision:
+    """Returns the licence that a merge will have; asks the Hub about its ancestors.
+
+    Args:
+        merge: The merge.
+        progress: Told of every model that was looked at.
+    """
+    return _decided(merge, _ancestry(merge, title=merge.plan.recipe.method, progress=progress), repo_id=None)
+
+
 def merge_to_folder(
     recipe: RecipeLike,
     out_dir: str | Path,
@@ -112,7 +127,7 @@ def merge_to_folder(
     """
     with open_merge(recipe, options) as merge:
         publisher = FolderPublisher(Path(out_dir), fingerprint=fingerprint(merge.plan))
-        return _run(merge, publisher, target=str(out_dir), is_repo=False, progress=progress or Silent())
+        return _run(merge, publisher, Target(str(out_dir), is_repo=False), progress or Silent())
 
 
 def merge_and_push(
@@ -139,45 +154,62 @@ def merge_and_push(
         target_token: For writing; None for the token that the user logged in with.
 
     Raises:
-        HubmergeError: One of its kinds; the branch then is as it was.
+        LicenceError: The licences behind the merge do not settle its own, and nobody chose one.
+        HubmergeError: One of its other kinds; the branch then is as it was.
     """
     with open_merge(recipe, options) as merge:
         message = commit_message or f"Merge by {merge.plan.recipe.method} with hubmerge"
         target = HubTarget(repo_id, message, revision=revision, private=private, create_pr=create_pr)
         publisher = HubPublisher(target, fingerprint=fingerprint(merge.plan), token=target_token)
-        return _run(merge, publisher, target=repo_id, is_repo=True, progress=progress or Silent())
+        return _run(merge, publisher, Target(repo_id, is_repo=True), progress or Silent())
 
 
-def _run(merge: OpenMerge, publisher: Publisher, *, target: str, is_repo: bool, progress: Progress) -> Published:
-    options = merge.options
-    documents = write_documents(
+def _run(merge: OpenMerge, publisher: Publisher, target: Target, progress: Progress) -> Published:
+    documents = _documents(merge, target)
+    if target.is_repo:
+        check_publishable(documents.licence)
+    try:
+        staged = publisher.open()
+        previous = {name: content for name in REPLACED_FILES if (content := publisher.existing(name)) is not None}
+        for warning in documents.check(previous):
+            progress.say(f"The Hub says of the model card: {warning}")
+        progress.begin(merge.plan)
+        for warning in (*unsettled(documents.licence), *documents.licence.warnings):
+            progress.say(f"! {warning}")
+        shards = _make_shards(merge, publisher, staged, progress)
+        return publisher.publish(shards, documents.files(shards, previous))
+    finally:
+        publisher.close()
+
+
+def _documents(merge: OpenMerge, target: Target) -> Documents:
+    """Returns the writer of the documents; the ancestry is read and the licence decided."""
+    ancestry = _ancestry(merge, title=target.repo_id or target.title)
+    return write_documents(
         merge.plan,
         merge.checkpoints,
         target=target,
-        is_repo=is_repo,
-        choice=options.licence,
-        template=options.template,
+        licence=_decided(merge, ancestry, repo_id=target.repo_id),
+        ancestry=ancestry,
+        template=merge.options.template,
     )
-    background = ancestry_in_background(
+
+
+def _ancestry(merge: OpenMerge, *, title: str, progress: CrawlProgress = silent) -> Ancestry:
+    options = merge.options
+    return read_ancestry(
         merge.plan,
-        title=target,
-        licence=documents.licence.license,
+        merge.checkpoints,
+        title=title,
         token=options.source_token,
+        is_wanted=options.lineage,
         progress=progress,
-        is_wanted=is_repo and options.lineage,
     )
-    try:
-        staged = publisher.open()
-        previous_card = publisher.existing(CARD_FILENAME)
-        for warning in documents.check(previous_card):
-            progress.say(f"The Hub says of the model card: {warning}")
-        progress.begin(merge.plan)
-        with background as ancestry:
-            shards = _make_shards(merge, publisher, staged, progress)
-            lineage = ancestry.result()
-        return publisher.publish(shards, documents.files(shards, previous_card, lineage))
-    finally:
-        publisher.close()
+
+
+def _decided(merge: OpenMerge, ancestry: Ancestry, *, repo_id: str | None) -> LicenceDecision:
+    parents = parents_of(merge.plan, merge.checkpoints)
+    return decide_licence(parents, ancestry, choice=merge.options.licence, repo_id=repo_id)
 
 
 def _make_shards(

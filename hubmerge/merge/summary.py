@@ -7,9 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from hubmerge.card.facts import LicenceDecision
-from hubmerge.card.licence import join_licences
-from hubmerge.card.parents import parent_licence
-from hubmerge.merge.describe import parents_of
 from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.expr import AddLora, Expr, Load, loads
 from hubmerge.merge.fingerprint import fingerprint
@@ -28,9 +25,10 @@ BLOCK_BYTES = 8 * BLOCK_ELEMENTS
 FP32_BYTES = 4
 
 
-def plan_summary(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamOptions) -> dict[str, Any]:
+def plan_summary(
+    plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamOptions, licence: LicenceDecision
+) -> dict[str, Any]:
     """Returns what `hubmerge plan --json` prints."""
-    licence = derived_licence(plan, checkpoints)
     return {
         "fingerprint": fingerprint(plan),
         "method": plan.recipe.method,
@@ -57,15 +55,12 @@ def plan_summary(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamO
         "disk_bytes": plan.disk_bytes,
         "memory_bytes": memory_bytes(plan, checkpoints, options),
         "license": licence.license,
+        "license_name": licence.name,
         "license_outcome": licence.outcome.name.lower(),
         "license_reasons": list(licence.reasons),
+        "license_notices": list(licence.notices),
         "notes": list(plan.notes),
     }
-
-
-def derived_licence(plan: Plan, checkpoints: Sequence[Checkpoint]) -> LicenceDecision:
-    """Returns the licence that follows from the parents' licences."""
-    return join_licences([parent_licence(parent) for parent in parents_of(plan, checkpoints)])
 
 
 def memory_bytes(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamOptions) -> int:

@@ -12,8 +12,9 @@ import pytest
 from huggingface_hub import RepoCard
 from markdown_it import MarkdownIt
 
-from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, Outcome, ParentFacts
-from hubmerge.card.render import SECTIONS, render_card, templates_folder
+from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, Outcome, ParentFacts, ParentLicence
+from hubmerge.card.licence import join_licences, override_licence
+from hubmerge.card.render import SECTIONS, render_card, render_licence_file, templates_folder
 from hubmerge.errors import CardError
 from hubmerge.weights.front_matter import split_card
 from tests.card.facts import BASE, LICENCE, MONARCH, OMNI
@@ -143,7 +144,38 @@ def test_an_override_is_printed():
 def test_no_licence_is_said():
     undecided = LicenceDecision(license=None, outcome=Outcome.CONSENT, reasons=("a/b declares no licence.",))
     card = render_card(replace(MONARCH, licence=undecided))
-    assert "No licence could be derived.\n\n- a/b declares no licence.\n" in card
+    sentence = "No licence could be derived; before this merge is published a person has to choose one."
+    assert f"{sentence}\n\n- a/b declares no licence.\n" in card
+
+
+def test_a_forbidden_licence_is_said():
+    forbidden = LicenceDecision(license=None, outcome=Outcome.FORBIDDEN, reasons=("a/b allows no derivatives.",))
+    card = render_card(replace(MONARCH, licence=forbidden))
+    assert "No licence: those of the models behind this merge do not allow to publish it.\n\n- a/b allows" in card
+
+
+@pytest.mark.parametrize(
+    ("link", "shown"), [("LICENSE.md", "[LICENSE.md](LICENSE.md)"), ("https://a.org/l", "<https://a.org/l>")]
+)
+def test_an_other_licence_is_named_with_its_text(link: str, shown: str):
+    other = LicenceDecision(license="other", name="qwen", link=link, outcome=Outcome.DERIVED, reasons=("a/b says so.",))
+    assert f"**qwen**: {shown}\n\n- a/b says so.\n" in render_card(replace(MONARCH, licence=other))
+
+
+def test_a_licence_file_quotes_names_links_and_who_declares_them():
+    parents = [
+        ParentLicence(label="org/l", license="llama3.1", page="https://huggingface.co/org/l/tree/abc"),
+        ParentLicence(label="org/a|b", license="gemma"),
+    ]
+    chosen = override_licence(join_licences(parents), license="other", reason="both hold")
+    lines = render_licence_file(chosen, title="Llama-Gemma").splitlines()
+    assert lines[:3] == ["<!-- hubmerge:licences -->", "# llama3.1-and-gemma", ""]
+    assert lines[7:9] == [
+        "| llama3.1 | <https://www.llama.com/llama3_1/license/> | [org/l](https://huggingface.co/org/l/tree/abc) |",
+        "| gemma | <https://ai.google.dev/gemma/terms> | org/a\\|b |",
+    ]
+    assert "- The publisher chose this licence: both hold" in lines
+    assert "> Built with Llama." in lines
 
 
 def test_a_template_lays_out_a_new_card(tmp_path: Path):

@@ -53,7 +53,7 @@ def test_a_plan_shows_parents_groups_files_cost_licence_and_notes(plan: Plan) ->
     assert "reads 48 B of 48 B · writes " in text
     assert "needs at most" in text
     assert "about 300 MB of memory" in text
-    assert "licence: none can be derived. Nobody said." in text
+    assert "licence: none can be derived; publishing needs --license and --license-reason\n  - Nobody said." in text
     assert "! density: has no effect here; it belongs under parameters" in text
     assert "… and 2 more" in text
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from hubmerge.localhub import LocalHub
-from tests.checkpoints import push_folder, write_tensors
+from tests.checkpoints import CARD, push_folder, write_tensors
 from tests.merge.recipes import whole
 
 SOON_SECONDS = 15.0
@@ -26,7 +26,9 @@ STALL = {"delay_seconds": 60.0}
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
-    return write_tensors(tmp_path / "parent", {"weight": torch.ones(1_000, 8)})
+    folder = write_tensors(tmp_path / "parent", {"weight": torch.ones(1_000, 8)})
+    (folder / "README.md").write_text(CARD)
+    return folder
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from hubmerge.card.facts import Outcome
-from hubmerge.lineage.audit import Fault, Finding, audit
+from hubmerge.lineage.audit import Fault, Finding, Severity, audit
 from hubmerge.lineage.graph import Lineage, Relation, State
 from tests.lineage.graphs import edge, graph, node
+
+UNSEEN = (State.MISSING, State.UNREACHABLE, State.UNREAD)
 
 
 def found(lineage: Lineage) -> list[tuple[Fault, str]]:
@@ -91,13 +93,50 @@ def test_licences_of_one_kind_or_stricter_ones_are_right(child: str, parent: str
 @pytest.mark.parametrize(
     ("state", "finding"),
     [
-        (State.LOCAL, (Fault.MISSING, "b is a folder on somebody's machine, and a was made from it.")),
+        (State.LOCAL, (Fault.LOCAL, "b is a folder on somebody's machine, and a was made from it.")),
         (State.UNREAD, (Fault.UNREAD, "b was not read, nor what it was made from.")),
         (State.UNREACHABLE, (Fault.UNREAD, "b was not read, nor what it was made from.")),
     ],
 )
 def test_what_was_not_read_is_said(state: State, finding: tuple[Fault, str]) -> None:
     assert found(graph("a < b", node("b", None, state))) == [finding]
+
+
+def test_a_quantised_parent_is_a_warning() -> None:
+    lineage = graph("a < b; b < c", node("b", relation=Relation.QUANTIZED))
+    assert found(lineage) == [
+        (Fault.QUANTIZED, "b is a quantised copy with rounded weights, and a was made from it."),
+    ]
+    assert audit(lineage).findings[0].severity is Severity.WARNING
+
+
+def test_a_declared_licence_does_not_undo_an_ancestors() -> None:
+    lineage = graph("merge < tuned other; tuned < llama", node("llama", "llama3.1"))
+    assert audit(lineage).licence.license == "llama3.1"
+
+
+def test_licences_that_do_not_join_need_consent_though_no_card_is_wrong() -> None:
+    lineage = graph("a < b c", node("a", None), node("b", "llama3.1"), node("c", "gemma"))
+    audited = audit(lineage)
+    assert (audited.findings, audited.needs_consent) == ((), True)
+
+
+def test_what_was_not_read_is_named_and_nothing_is_derived() -> None:
+    lineage = graph("a < b c d e", *(node(name, None, state) for name, state in zip("bcd", UNSEEN, strict=True)))
+    licence = audit(lineage).licence
+    assert licence.outcome is Outcome.CONSENT
+    assert licence.reasons[:4] == (
+        "Nothing is known of b: deleted or private.",
+        "Nothing is known of c: the Hub did not answer.",
+        "Nothing is known of d: not read, because the ancestry is too large or the time was up.",
+        "e declares apache-2.0.",
+    )
+
+
+def test_a_gated_ancestor_is_named_and_its_licence_counts() -> None:
+    licence = audit(graph("a < b", node("b", "gemma", State.GATED))).licence
+    assert licence.license == "gemma"
+    assert licence.reasons[-1] == "b is gated: the licence is known, but not all that lies behind."
 
 
 def test_circles_are_told() -> None:

@@ -34,6 +34,31 @@ def test_an_audit_that_needs_consent_exits_with_3(published_monarch: str) -> Non
     assert result.stdout.splitlines()[-1] == "Licence that follows from all ancestors: none; a person must decide."
 
 
+def test_an_audit_as_json_says_where_each_finding_lies(published_monarch: str) -> None:
+    result = run(published_monarch, "--audit", "--json")
+    record = json.loads(result.stdout)
+    assert (result.exit_code, record["needs_consent"], record["license_outcome"]) == (3, True, "forbidden")
+    finding = next(each for each in record["findings"] if each["kind"] == "missing")
+    assert finding == {
+        "kind": "missing",
+        "severity": "consent",
+        "model": "mlabonne/NeuBeagle-7B",
+        "path": [published_monarch, "mlabonne/NeuralMonarch-7B", "mlabonne/Monarch-7B", "mlabonne/NeuBeagle-7B"],
+        "sentence": "mlabonne/NeuBeagle-7B has been deleted or is private, and mlabonne/Monarch-7B was made from it.",
+    }
+    assert {each["kind"] for each in record["findings"]} >= {"no derivatives", "laxer licence", "contaminated"}
+    assert "Nothing is known of mlabonne/NeuBeagle-7B: deleted or private." in record["license_reasons"]
+
+
+@pytest.mark.parametrize("form", ["--recipe", "--mermaid"])
+def test_an_audit_has_two_forms(form: str) -> None:
+    result = run("a/b", "--audit", form)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        "Error: --audit goes with --json or with nothing",
+    )
+
+
 def test_an_audit_without_a_finding_exits_with_0(published_monarch: str) -> None:
     result = run("mlabonne/BeagleSempra-7B", "--audit")
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "Nothing is wrong that public pages could show.")

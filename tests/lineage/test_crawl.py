@@ -65,6 +65,20 @@ def test_missing_and_gated_models_stay_in_the_graph(alpha: Lineage) -> None:
     assert gated.problems == ("janai-hq/trinity-v1 is gated, and a reader without an account has not been let in",)
 
 
+def test_a_private_model_cannot_be_told_from_a_deleted_one_without_a_token(hub: LocalHub, owner: str) -> None:
+    publish(
+        hub,
+        Published(f"{owner}/secret"),
+        Published(f"{owner}/child", {"base_model": [f"{owner}/secret", f"{owner}/deleted"]}),
+    )
+    token = hub.create_token(owner)
+    api_of(hub, owner).update_repo_settings(f"{owner}/secret", private=True)
+    unseen = crawl(f"{owner}/child", token=False).nodes
+    seen = crawl(f"{owner}/child", token=token).nodes
+    assert [unseen[f"{owner}/{name}"].state for name in ("secret", "deleted")] == [State.MISSING, State.MISSING]
+    assert [seen[f"{owner}/{name}"].state for name in ("secret", "deleted")] == [State.READ, State.MISSING]
+
+
 def test_every_repo_is_asked_once_and_by_the_resolver(hub: LocalHub, owner: str) -> None:
     publish(
         hub,

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
 from hubmerge.merge.plan import DEFAULT_SHARD_BYTES
+from hubmerge.merge.progress import Silent
 from hubmerge.merge.stream import StreamOptions
 from tests.checkpoints import read_tensors
 
@@ -46,3 +48,19 @@ def _rank(values: Tensor) -> Tensor:
     bits = values.contiguous().view(_AS_INTEGERS[values.dtype]).long()
     highest = torch.iinfo(_AS_INTEGERS[values.dtype]).max
     return torch.where(bits < 0, -(bits & highest), bits)
+
+
+def metadata_of(folder: Path) -> dict[str, Any]:
+    """Returns the front matter of the card of a merge."""
+    return dict(yaml.safe_load((folder / "README.md").read_text().split("---")[1]))
+
+
+class Heard(Silent):
+    """A Progress that keeps what it is told in sentences."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        """Keeps it."""
+        self.sentences.append(sentence)

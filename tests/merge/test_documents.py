@@ -11,36 +11,30 @@ import torch
 import yaml
 
 from hubmerge.card.facts import MergeFacts
-from hubmerge.errors import LicenceError
-from hubmerge.merge.describe import merge_facts, parents_of
-from hubmerge.merge.documents import LicenceChoice, decide_licence
+from hubmerge.merge.ancestry import Ancestry
+from hubmerge.merge.describe import Target, merge_facts, parents_of
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge, plan_recipe
+from hubmerge.merge.licensing import decide_licence
+from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe
 from hubmerge.merge.side_files import side_files
 from tests.checkpoints import write_tensors
 from tests.merge.recipes import whole
 
 Llamas = tuple[Path, Path, Path]
+REPO = Target("org/name", is_repo=True)
 
 
-def facts_of(recipe: dict[str, Any], *, target: str = "org/name", is_repo: bool = True) -> MergeFacts:
+def facts_of(recipe: dict[str, Any], *, target: Target = REPO) -> MergeFacts:
     with open_merge(recipe) as merge:
         parents = parents_of(merge.plan, merge.checkpoints)
         return merge_facts(
             merge.plan,
             parents,
-            decide_licence(parents, None, repo_id=target),
+            decide_licence(parents, Ancestry(), repo_id=target.repo_id),
             target=target,
-            is_repo=is_repo,
             shards=[],
             side_files=side_files(merge.plan.tokenizer, merge.plan.donor, merge.checkpoints),
         )
-
-
-def licensed(folder: Path, licence: str) -> Path:
-    model = write_tensors(folder, {"weight": torch.ones(2)})
-    (model / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
-    return model
 
 
 def configured(folder: Path, **config: Any) -> Path:
@@ -86,7 +80,7 @@ def test_a_folder_is_called_by_its_name_also_where_that_is_a_dot(
     tmp_path: Path, llamas: Llamas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert facts_of(whole("passthrough", llamas[0]), target=".", is_repo=False).title == tmp_path.name
+    assert facts_of(whole("passthrough", llamas[0]), target=Target(".", is_repo=False)).title == tmp_path.name
 
 
 @pytest.mark.parametrize(
@@ -107,29 +101,6 @@ def test_the_task_follows_from_the_architecture(tmp_path: Path, config: dict[str
 def test_the_context_length_may_stand_in_the_text_config(tmp_path: Path) -> None:
     model = configured(tmp_path / "model", text_config={"max_position_embeddings": 77})
     assert facts_of(whole("passthrough", model)).context_length == 77
-
-
-def clashing(folder: Path) -> dict[str, Any]:
-    models = [licensed(folder / "gpl", "gpl-3.0"), licensed(folder / "nc", "cc-by-nc-4.0")]
-    return whole("linear", *[(model, {"weight": 1}) for model in models])
-
-
-def test_licences_that_forbid_a_merge_stop_its_publication_before_the_hub_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(LicenceError) as caught:
-        merge_and_push(clashing(tmp_path), "somebody/merged")
-    assert caught.value.exit_code == 3
-    assert caught.value.hint == 'If you may publish it all the same, say so: --license ID --license-reason "..."'
-
-
-def test_a_chosen_licence_and_its_reason_stand_in_the_card(tmp_path: Path) -> None:
-    choice = LicenceChoice("other", "Both authors agreed in writing.")
-    merge_to_folder(clashing(tmp_path), tmp_path / "out", options=MergeOptions(licence=choice))
-    assert "Both authors agreed in writing." in (tmp_path / "out" / "README.md").read_text()
-
-
-def test_a_folder_may_hold_a_merge_that_may_not_be_published(tmp_path: Path) -> None:
-    merge_to_folder(clashing(tmp_path), tmp_path / "out")
-    assert "\nlicense:" not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_folder_whose_name_is_not_text_can_be_merged_to(tmp_path: Path, llamas: Llamas) -> None:

@@ -16,7 +16,7 @@ from hubmerge.localhub import LocalHub
 from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.normalise import normalised_recipe
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe
+from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe, planned_licence
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.merge.summary import memory_bytes, plan_summary
@@ -106,7 +106,7 @@ def test_memory_counts_the_factors_that_are_held_whole(llama: Path, adapter: Pat
     options = StreamOptions(threads=2)
     with open_merge(whole("passthrough", Path(f"{llama}+{adapter}"))) as adapted:
         memory = memory_bytes(adapted.plan, adapted.checkpoints, options)
-        assert len(plan_summary(adapted.plan, adapted.checkpoints, options)["parents"]) == 2
+        assert len(plan_summary(adapted.plan, adapted.checkpoints, options, planned_licence(adapted))["parents"]) == 2
     with open_merge(whole("linear", *[(llama, {"weight": 1})] * 1)) as alone:
         without = memory_bytes(alone.plan, alone.checkpoints, options)
     block = 8 * 131_072
@@ -151,7 +151,7 @@ def test_a_merge_of_repos_pins_both_and_says_so(
     (llama / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     shas = [push_folder(token, "lora/base", llama), push_folder(token, "lora/adapter", adapter)]
     hub.requests.clear()
-    merge_to_folder(blend("lora/base", "lora/adapter"), tmp_path / "out")
+    merge_to_folder(blend("lora/base", "lora/adapter"), tmp_path / "out", options=MergeOptions(lineage=False))
     assert len(hub.requests.matching(r"^GET /api/models/lora/base/revision/")) == 1
     lock = parse_lock((tmp_path / "out/hubmerge.lock.json").read_text())
     assert [(parent.repo_id, parent.sha) for parent in lock.parents] == [

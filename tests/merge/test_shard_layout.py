@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hubmerge.merge.documents import model_files
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe
+from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe, planned_licence
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.merge.summary import plan_summary
@@ -108,7 +108,8 @@ def test_a_tensor_that_one_merge_uses_twice_is_read_once(llamas: Llamas) -> None
 def test_the_summary_is_json_and_says_what_the_plan_says(llamas: Llamas) -> None:
     recipe = whole("ties", (llamas[1], {"weight": 0.5, "density": [0.2, 0.8]}), base_model=llamas[0])
     with open_merge(recipe) as merge:
-        summary = json.loads(json.dumps(plan_summary(merge.plan, merge.checkpoints, StreamOptions(threads=2))))
+        licence = planned_licence(merge)
+        summary = json.loads(json.dumps(plan_summary(merge.plan, merge.checkpoints, StreamOptions(threads=2), licence)))
     assert (summary["method"], summary["layers"], summary["seed"]) == ("ties", 4, 0)
     assert summary["parents"][1] == {
         "model": str(llamas[1]),
