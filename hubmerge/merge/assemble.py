@@ -148,6 +148,8 @@ def _unmerged(slot: Slot, inputs: Sequence[PlannedTensor]) -> PlannedTensor:
 
 
 def _merged(recipe: Recipe, slot: Slot, inputs: Sequence[PlannedTensor], findings: Findings) -> PlannedTensor | None:
+    if slot.section.has_base and len(inputs) == 1:
+        return _carried(recipe, slot.name, inputs[0])
     method = get_method(recipe.method)
     try:
         settings = _settings(recipe, slot)

@@ -114,7 +114,7 @@ SCE = Method(
         Parameter("int8_mask", Scope.SHARED, False, "Accepted, without effect on the result", bool),
     ),
     base=Base.REQUIRED,
-    least=2,
+    least=1,
     most=None,
     prepare=_prepare,
     combine=_combine,

@@ -140,7 +140,7 @@ def _method(
             Parameter("int8_mask", Scope.SHARED, False, "Accepted, without effect on the result", bool),
         ),
         base=Base.REQUIRED,
-        least=2,
+        least=1,
         most=None,
         prepare=partial(_prepare, sparsifier=sparsifier),
         combine=_combine_elected if elect else _combine_all,

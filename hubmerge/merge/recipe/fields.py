@@ -13,6 +13,12 @@ from hubmerge.merge.recipe.yaml_tree import Item
 MAX_NUMBER = 1e300
 """Far beyond any weight, and still summable; NaN compares as false and falls out too."""
 
+LENIENT_HINT = "Leave it out, or read past it with --lenient."
+
+_FLAGS: Mapping[str, bool] = {
+    **dict.fromkeys(("1", "true", "yes", "on", "t", "y"), True),
+    **dict.fromkeys(("0", "false", "no", "off", "f", "n"), False),
+}
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -31,11 +37,11 @@ class Remarks:
         """Records a warning about an item."""
         self.warnings.append(f"{item.where}: {sentence}")
 
-    def unknown(self, item: Item, sentence: str) -> None:
-        """Refuses an item that means nothing, or records it in lenient reading."""
+    def unknown(self, item: Item, sentence: str, guess: str) -> None:
+        """Refuses an item that means nothing, or records it in lenient reading; `guess` is what may be meant."""
         if not self.lenient:
-            raise fault(item, sentence)
-        self.warn(item, f"{sentence} (ignored)")
+            raise fault(item, f"{sentence}{guess}", hint=None if guess else LENIENT_HINT)
+        self.warn(item, f"{sentence}{guess} (ignored)")
 
 
 def fault(item: Item, problem: str, *, hint: str | None = None) -> RecipeError:
@@ -76,13 +82,13 @@ def text(item: Item) -> str:
 
 
 def flag(item: Item) -> bool:
-    """Returns true or false, also where they are written as text or as 1 and 0."""
+    """Returns true or false, also where they are written as text, as yes and no, or as 1 and 0."""
     written = item.text.strip().lower()
     if isinstance(item.value, bool):
         return item.value
-    if written in ("0", "1", "true", "false"):
-        return written in ("1", "true")
-    raise fault(item, f"must be true or false, not {_shown(item)}")
+    if written not in _FLAGS:
+        raise fault(item, f"must be true or false, not {_shown(item)}")
+    return _FLAGS[written]
 
 
 def number(item: Item) -> float | int:

@@ -34,6 +34,22 @@ CASE_KEYS = ("filter", "value")
 
 _FORMS = ("models", "slices", "modules")
 
+_COMMAND_LINE = (
+    "allow_crimes",
+    "clone_tensors",
+    "copy_tokenizer",
+    "cuda",
+    "lazy_unpickle",
+    "low_cpu_memory",
+    "out_shard_size",
+    "trust_remote_code",
+    "write_model_card",
+)
+_TARGET = ("out_path", "output", "output_dir", "output_path")
+_NOTES = ("author", "description", "language", "library_name", "license", "notes", "tags", "title", "version")
+_EXTENSIONS = ("x-", ".", "_")
+"""What keys begin with that only hold an anchor for other places, as in Compose files."""
+
 _PLACES: Mapping[str, str] = {
     **dict.fromkeys(TOKENIZER_KEYS, "it belongs under tokenizer"),
     **dict.fromkeys(CASE_KEYS, "it belongs in the list of one parameter"),
@@ -44,8 +60,11 @@ _PLACES: Mapping[str, str] = {
     "revision": "a revision is written after the model, as in org/name@revision",
     "lora": "an adapter is written after the model, as in org/name+org/adapter",
     **dict.fromkeys(RECIPE_KEYS, "it belongs at the top level"),
-    "residual_weight": "nothing reads it",
+    **dict.fromkeys(("residual_weight", "embed_slerp"), "nothing reads it"),
     "override_architecture": "no architecture has to be named",
+    **dict.fromkeys(_COMMAND_LINE, "it is an option of mergekit's command line"),
+    **dict.fromkeys(_TARGET, "where a merge goes is said on the command line"),
+    **dict.fromkeys(_NOTES, "it belongs in the model card"),
 }
 """Where a key that is known, but not here, belongs."""
 
@@ -88,10 +107,15 @@ def parameter_owners(name: str) -> tuple[str, ...]:
     return tuple(method.name for method in METHODS.values() if method.parameter(name) is not None)
 
 
+def place_of(key: str) -> str | None:
+    """Returns where a key belongs that has no meaning where it stands, or None for one that is known nowhere."""
+    return _PLACES.get(key)
+
+
 def _misplaced(key: str, item: Item, allowed: Collection[str], remarks: Remarks) -> None:
-    if key in _PLACES:
-        remarks.warn(item, f"has no effect here; {_PLACES[key]}")
+    if place := place_of(key):
+        remarks.warn(item, f"has no effect here; {place}")
     elif parameter_owners(key):
         remarks.warn(item, "has no effect here; it belongs under parameters")
-    else:
-        remarks.unknown(item, f"unknown key{did_you_mean(key, allowed)}")
+    elif not key.startswith(_EXTENSIONS):
+        remarks.unknown(item, "unknown key", did_you_mean(key, allowed))

@@ -17,7 +17,7 @@ from hubmerge.merge.recipe.fields import (
     text,
     whole_number,
 )
-from hubmerge.merge.recipe.language import CASE_KEYS, check_keys, parameter_owners
+from hubmerge.merge.recipe.language import CASE_KEYS, check_keys, parameter_owners, place_of
 from hubmerge.merge.recipe.model import Parameters
 from hubmerge.merge.recipe.yaml_tree import Item
 from hubmerge.merge.settings import Case, Constant, Filtered, Gradient, Setting
@@ -67,7 +67,7 @@ def _case(item: Item, parameter: Parameter, remarks: Remarks) -> Case:
     found = check_keys(item, CASE_KEYS, remarks)
     if "value" not in found:
         raise fault(item, "a filter needs its `value`")
-    substring = text(found["filter"]) if "filter" in found and found["filter"].text else ""
+    substring = text(found["filter"]) if "filter" in found and found["filter"].value != "" else ""
     return Case(None if substring in _EVERY_TENSOR else substring, _plain(found["value"], parameter))
 
 
@@ -82,12 +82,14 @@ def _constant(item: Item, parameter: Parameter) -> Constant:
 
 
 def _foreign(name: str, item: Item, method: Method, remarks: Remarks) -> None:
-    """Warns about another method's parameter and refuses one that no method has."""
+    """Warns about another method's parameter and a key of another place; refuses what is known nowhere."""
     own = [parameter.name for parameter in method.parameters]
     owners = parameter_owners(name)
     if owners:
         others = f"; {' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it" if len(owners) < 3 else ""
         remarks.warn(item, f"has no effect: {method.name} has no parameter {name}{others}")
+    elif place := place_of(name):
+        remarks.warn(item, f"has no effect here; {place}")
     else:
         everywhere = dict.fromkeys(parameter.name for other in METHODS.values() for parameter in other.parameters)
-        remarks.unknown(item, f"unknown parameter{did_you_mean(name, own) or did_you_mean(name, everywhere)}")
+        remarks.unknown(item, "unknown parameter", did_you_mean(name, own) or did_you_mean(name, everywhere))

@@ -37,8 +37,8 @@ def read_tokenizer(found: Mapping[str, Item], source: ReadSource, remarks: Remar
 
 
 def read_chat_template(item: Item | None) -> str | None:
-    """Returns a known template's name, `auto`, or Jinja text."""
-    if item is None:
+    """Returns a known template's name, `auto`, or Jinja text; None, as for empty text, keeps the tokenizer's own."""
+    if item is None or item.value == "":
         return None
     written = text(item)
     if written not in CHAT_TEMPLATES and "{" not in written:

@@ -103,7 +103,9 @@ def _not_yaml(error: yaml.MarkedYAMLError) -> RecipeError:
     mark = error.problem_mark or error.context_mark
     problem = error.problem or error.context or "it breaks off"
     if r"'\t'" in problem:
-        problem = "it is indented with a tab, and YAML takes spaces only"
+        problem = "a tab stands where YAML takes spaces only"
+    if "'`'" in problem:
+        problem = "the recipe stands in a fence of Markdown; leave out the lines with backticks"
     return RecipeError(f"line {1 if mark is None else mark.line + 1}: not YAML: {problem}")
 
 

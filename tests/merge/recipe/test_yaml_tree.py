@@ -15,7 +15,7 @@ MERGE_BOMB = "a: &a {" + ", ".join(f"k{n}: 1" for n in range(500)) + "}\n<<: [" 
         ("", "the recipe is empty"),
         ("# nothing\n---\n", "the recipe is empty"),
         ("a: [1\nb: 2\n", "line 2: not YAML: expected ',' or ']', but got ':'"),
-        ("models:\n\t- model: a/b\n", "line 2: not YAML: it is indented with a tab, and YAML takes spaces only"),
+        ("models:\n\t- model: a/b\n", "line 2: not YAML: a tab stands where YAML takes spaces only"),
         ("a: b: c\n", "line 1: not YAML: mapping values are not allowed here"),
         ("a: \x07\n", "line 1: not YAML: the character U+0007 is not allowed"),
         ("- a\n- b\n", "recipe (line 1): must be a mapping, not a list"),
