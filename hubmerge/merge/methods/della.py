@@ -51,7 +51,7 @@ def by_rank(operands: Operands, settings: Settings) -> list[Keep]:
 def check_probabilities(settings: Settings) -> str | None:
     """Returns which input's density ± ε is not a probability, or None."""
     for density, epsilon in zip(settings.column("density"), settings.column("epsilon"), strict=True):
-        if 0 < density < 1 and not (0 < density - epsilon < 1 and 0 < density + epsilon < 1):
+        if 0 < density < 1 and not (density - epsilon >= 0 and density + epsilon <= 1):
             return f"density {density} ± epsilon {epsilon} must lie between 0 and 1"
     return None
 
