@@ -1,7 +1,9 @@
 """An expression computed block by block.
 
-It is evaluated depth first, so a merge tree of any depth needs a few blocks of memory and no intermediate model. What a
-method needs of the whole tensor (norms, thresholds) is prepared once for each Merge, in passes over the same blocks.
+It is evaluated depth first, without an intermediate model. What a method needs of the whole tensor (norms, thresholds) is
+prepared once for each Merge, in passes over the same blocks. A merge within a merge that is passed over more than once is
+held whole for that time, in the dtype that it is rounded to; so a tree needs, for one tensor of one branch, the results
+that the branch is still waiting to merge.
 
 A node is used by one thread. What it finds out once is kept by hand: before Python 3.12 functools.cached_property holds
 one lock for all instances, which makes worker threads wait for each other.
@@ -101,13 +103,55 @@ class _Computed:
 
 def _node(expr: Expr, source: Source) -> _Node:
     if isinstance(expr, Merge):
-        return _Merged(expr, [_node(operand, source) for operand in expr.inputs])
+        inner = _held if get_method(expr.method).prepare else _node
+        return _Merged(expr, [inner(operand, source) for operand in expr.inputs])
     if isinstance(expr, AddLora):
         return _Adapted(expr, _node(expr.weight, source), _Leaf(expr.a, source), _Leaf(expr.b, source))
     if isinstance(expr, RemapRows):
-        return _Remapped(expr, [_node(operand, source) for operand in expr.inputs])
+        return _Remapped(expr, [_held(operand, source) for operand in expr.inputs])
     assert isinstance(expr, Load), "arithmetic on a tensor that is only copied"
     return _Leaf(expr, source)
+
+
+def _held(expr: Expr, source: TensorReader) -> _Node:
+    """Returns a node that may be passed over more than once."""
+    if not _has_merge(expr):
+        return _node(expr, source)
+    if not isinstance(expr, Merge) or expr.dtype is None:
+        return _Held(_node(expr, source), None)
+    return _Held(_node(replace(expr, dtype=None), source), TORCH_DTYPES[expr.dtype])
+
+
+def _has_merge(expr: Expr) -> bool:
+    return isinstance(expr, Merge) or (isinstance(expr, RemapRows) and any(map(_has_merge, expr.inputs)))
+
+
+class _Held(_Computed):
+    """A merge within a merge: computed whole on the first call, or each pass would compute all that lies below it again.
+
+    Attributes:
+        dtype: What its values are rounded to; None holds them as they are computed.
+    """
+
+    def __init__(self, node: _Node, dtype: torch.dtype | None) -> None:
+        self.shape = node.shape
+        self.is_double = node.is_double
+        self._wide = torch.float64 if node.is_double else torch.float32
+        self._dtype = dtype or self._wide
+        self._node: _Node | None = node
+        self._values: Tensor | None = None
+
+    def load(self, block: Block) -> Tensor:
+        return self._whole()[block.start : block.stop].to(self._wide, copy=True)
+
+    def _whole(self) -> Tensor:
+        if self._values is None:
+            assert self._node is not None
+            self._values = torch.empty(math.prod(self.shape), dtype=self._dtype)
+            for block in blocks_of(self.shape):
+                self._values[block.start : block.stop] = self._node.rounded(block, self._dtype)
+            self._node = None  # and with it what is held below
+        return self._values
 
 
 class _Leaf(_Computed):

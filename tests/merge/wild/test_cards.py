@@ -1,4 +1,4 @@
-"""Recipes as model cards show them, written for these tests: what mergekit 0.1.5 accepts gives what its formulas say."""
+"""Recipes as model cards show them, written for these tests: what mergekit accepts gives what its formulas say."""
 
 from __future__ import annotations
 
