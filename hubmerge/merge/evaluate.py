@@ -113,13 +113,13 @@ def _node(expr: Expr, source: Source) -> _Node:
     return _Leaf(expr, source)
 
 
-def _held(expr: Expr, source: TensorReader) -> _Node:
+def _held(expr: Expr, source: Source) -> _Node:
     """Returns a node that may be passed over more than once."""
     if not _has_merge(expr):
         return _node(expr, source)
     if not isinstance(expr, Merge) or expr.dtype is None:
         return _Held(_node(expr, source), None)
-    return _Held(_node(replace(expr, dtype=None), source), TORCH_DTYPES[expr.dtype])
+    return _Held(_node(replace(expr, dtype=None), source), expr.dtype)
 
 
 def _has_merge(expr: Expr) -> bool:
@@ -127,29 +127,30 @@ def _has_merge(expr: Expr) -> bool:
 
 
 class _Held(_Computed):
-    """A merge within a merge: computed whole on the first call, or each pass would compute all that lies below it again.
+    """A merge within a merge, computed whole on the first call: or each pass would compute all below it again.
 
-    Attributes:
-        dtype: What its values are rounded to; None holds them as they are computed.
+    Its values are held in the dtype that they are rounded to, or where they are not, in that of arithmetic.
     """
 
-    def __init__(self, node: _Node, dtype: torch.dtype | None) -> None:
+    def __init__(self, node: _Node, dtype: str | None) -> None:
         self.shape = node.shape
         self.is_double = node.is_double
-        self._wide = torch.float64 if node.is_double else torch.float32
+        self._wide = "F64" if node.is_double else "F32"
         self._dtype = dtype or self._wide
         self._node: _Node | None = node
         self._values: Tensor | None = None
 
     def load(self, block: Block) -> Tensor:
-        return self._whole()[block.start : block.stop].to(self._wide, copy=True)
+        return self._whole()[block.start : block.stop].to(_torch_dtype(self._wide), copy=True)
 
     def _whole(self) -> Tensor:
         if self._values is None:
             assert self._node is not None
-            self._values = torch.empty(math.prod(self.shape), dtype=self._dtype)
+            size, item = math.prod(self.shape), item_size(self._dtype)
+            room = np.empty(size * item, np.uint8)
             for block in blocks_of(self.shape):
-                self._values[block.start : block.stop] = self._node.rounded(block, self._dtype)
+                room[block.start * item : block.stop * item] = self._node.rounded(block, self._dtype)
+            self._values = torch.from_numpy(room).view(_torch_dtype(self._dtype))
             self._node = None  # and with it what is held below
         return self._values
 
