@@ -1,6 +1,6 @@
 """Prints docs/recipes.md: the reference of the recipe language, from the records that the program itself uses.
 
-    python scripts/generate_docs.py > docs/recipes.md
+python scripts/generate_docs.py > docs/recipes.md
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.methods.method import Base, Method, Parameter
-from hubmerge.merge.recipe.language import KEYS
+from hubmerge.merge.recipe.keys import KEYS
 from hubmerge.weights.dtypes import FLOAT_CODES
 
 TITLE = """\
@@ -53,12 +53,17 @@ def _keys() -> Iterable[str]:
         yield f"### {place}\n"
         yield _table(("key", "meaning"), [(f"`{name}`", meaning) for name, meaning in keys.items()])
     names = ", ".join(f"`{name}`" for name in FLOAT_CODES)
-    yield f"A dtype is one of {names}. A model is `org/name`, `org/name@revision`, a folder, or either with `+adapter`.\n"
+    yield f"A dtype is one of {names}."
+    yield "A model is `org/name`, `org/name@revision`, a folder, or any of these with `+adapter`.\n"
 
 
 def _method(method: Method) -> str:
     source = f" [Source]({method.paper})." if method.paper else ""
-    lines = [f"### {method.name}\n", f"{method.title}. {method.summary}{source}\n", f"{BASES[method.base]} {_count(method)}\n"]
+    lines = [
+        f"### {method.name}\n",
+        f"{method.title}. {method.summary}{source}\n",
+        f"{BASES[method.base]} {_count(method)}\n",
+    ]
     if method.parameters:
         lines.append(_table(("parameter", "of", "default", "meaning"), map(_parameter, method.parameters)))
     return "\n".join(lines)

@@ -1,9 +1,9 @@
 """An expression computed block by block.
 
-It is evaluated depth first, without an intermediate model. What a method needs of the whole tensor (norms, thresholds) is
-prepared once for each Merge, in passes over the same blocks. A merge within a merge that is passed over more than once is
-held whole for that time, in the dtype that it is rounded to; so a tree needs, for one tensor of one branch, the results
-that the branch is still waiting to merge.
+It is evaluated depth first, without an intermediate model. What a method needs of the whole tensor (norms, thresholds)
+is prepared once for each Merge, in passes over the same blocks. A merge within a merge that is passed over more than
+once is held whole for that time, in the dtype that it is rounded to; so a tree needs, for one tensor of one branch, the
+results that the branch is still waiting to merge.
 
 A node is used by one thread. What it finds out once is kept by hand: before Python 3.12 functools.cached_property holds
 one lock for all instances, which makes worker threads wait for each other.

@@ -1,4 +1,4 @@
-"""The keys of the recipe language and where each belongs."""
+"""Keys where they do not belong, and keys of other languages."""
 
 from __future__ import annotations
 
@@ -6,31 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.recipe.fields import Remarks, did_you_mean, fault, mapping
+from hubmerge.merge.recipe.keys import CASE_KEYS, RECIPE_KEYS, TOKENIZER_KEYS
 from hubmerge.merge.recipe.yaml_tree import Item
-
-RECIPE_KEYS = (
-    "merge_method",
-    "base_model",
-    "models",
-    "slices",
-    "modules",
-    "parameters",
-    "dtype",
-    "out_dtype",
-    "tokenizer",
-    "tokenizer_source",
-    "chat_template",
-    "name",
-    "seed",
-    "random_seed",
-)
-MODEL_KEYS = ("model", "parameters")
-SLICE_SOURCE_KEYS = ("model", "layer_range", "parameters")
-SLICE_KEYS = ("sources", "base_model", "parameters")
-MODULE_KEYS = ("models", "slices", "parameters")
-TOKENIZER_KEYS = ("source", "tokens", "pad_to_multiple_of")
-TOKEN_KEYS = ("source", "force")
-CASE_KEYS = ("filter", "value")
 
 _FORMS = ("models", "slices", "modules")
 

@@ -17,7 +17,8 @@ from hubmerge.merge.recipe.fields import (
     text,
     whole_number,
 )
-from hubmerge.merge.recipe.language import CASE_KEYS, check_keys, parameter_owners, place_of
+from hubmerge.merge.recipe.keys import CASE_KEYS
+from hubmerge.merge.recipe.language import check_keys, parameter_owners, place_of
 from hubmerge.merge.recipe.model import Parameters
 from hubmerge.merge.recipe.yaml_tree import Item
 from hubmerge.merge.settings import Case, Constant, Filtered, Gradient, Setting

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.methods.method import Method
 from hubmerge.merge.recipe.checks import check_slices, without_repetitions
 from hubmerge.merge.recipe.fields import Remarks, did_you_mean, entries, fault, mapping, text, whole_number
-from hubmerge.merge.recipe.language import (
-    MODEL_KEYS,
-    MODULE_KEYS,
-    RECIPE_KEYS,
-    SLICE_KEYS,
-    SLICE_SOURCE_KEYS,
-    check_keys,
-    one_form,
-    refuse_other_files,
-)
+from hubmerge.merge.recipe.keys import MODEL_KEYS, MODULE_KEYS, RECIPE_KEYS, SLICE_KEYS, SLICE_SOURCE_KEYS
+from hubmerge.merge.recipe.language import check_keys, one_form, refuse_other_files
 from hubmerge.merge.recipe.model import ModuleRecipe, Recipe, Slice, SliceSource, Source
 from hubmerge.merge.recipe.parameters import read_parameters
 from hubmerge.merge.recipe.references import Documents
@@ -113,7 +105,7 @@ class RecipeReader:
             where=item.where,
         )
 
-    def _slice_source(self, item: Item, keys: tuple[str, ...], method: Method) -> SliceSource:
+    def _slice_source(self, item: Item, keys: Collection[str], method: Method) -> SliceSource:
         found = check_keys(item, keys, self._remarks)
         if "model" not in found:
             raise fault(item, "an entry needs its model")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hubmerge.merge.recipe.fields import Remarks, did_you_mean, fault, flag, mapping, text, whole_number
-from hubmerge.merge.recipe.language import TOKEN_KEYS, TOKENIZER_KEYS, check_keys
+from hubmerge.merge.recipe.keys import TOKEN_KEYS, TOKENIZER_KEYS
+from hubmerge.merge.recipe.language import check_keys
 from hubmerge.merge.recipe.model import ModelToken, Source, TokenChoice, TokenizerChoice, ZeroToken
 from hubmerge.merge.recipe.yaml_tree import Item
 
