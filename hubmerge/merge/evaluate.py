@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -54,8 +53,6 @@ def evaluate(expr: Expr, *, dtype: str, source: Source) -> Iterator[tuple[Block,
     """Yields an output tensor's bytes block by block, rounded once to `dtype`; each is good until the next."""
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
-    if isinstance(expr, Merge) and expr.dtype == dtype:
-        expr = replace(expr, dtype=None)  # the rounding below is this one
     node = _node(expr, source)
     for block in blocks_of(node.shape):
         yield block, node.rounded(block, dtype)
@@ -63,11 +60,12 @@ def evaluate(expr: Expr, *, dtype: str, source: Source) -> Iterator[tuple[Block,
 
 def needs_torch(expr: Expr) -> bool:
     """Returns whether an expression's arithmetic is surely beyond the compiled kernels."""
-    is_flat = isinstance(expr, Merge) and all(isinstance(operand, Load) for operand in expr.inputs)
-    if not isinstance(expr, Merge) or not is_flat:
+    if not isinstance(expr, Merge):
         return not isinstance(expr, Load | Same)
     has_kernel = get_method(expr.method).compiled is not None
-    return not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)]))
+    return not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)])) or any(
+        map(needs_torch, expr.inputs)
+    )
 
 
 def _torch_dtype(dtype: str) -> torch.dtype:
@@ -82,9 +80,15 @@ class _Node(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     @property
+    def dtype(self) -> str:
+        """The smallest that holds its values as they are."""
+
+    @property
     def is_double(self) -> bool: ...
 
     def load(self, block: Block) -> Tensor: ...
+
+    def stored(self, block: Block) -> Stored: ...
 
     def rounded(self, block: Block, dtype: str) -> Bytes: ...
 
@@ -92,10 +96,22 @@ class _Node(Protocol):
 class _Computed:
     """What every node does that has no faster way."""
 
+    is_double: bool
+
+    @property
+    def dtype(self) -> str:
+        return "F64" if self.is_double else "F32"
+
     def load(self, block: Block) -> Tensor:
+        """Returns a block in the dtype of arithmetic, for the caller to overwrite."""
         raise NotImplementedError
 
+    def stored(self, block: Block) -> Stored:
+        """Returns a block in its own dtype, good until the next call."""
+        return Stored(self.rounded(block, self.dtype), self.dtype)
+
     def rounded(self, block: Block, dtype: str) -> Bytes:
+        """Returns a block in any dtype, good until the next call."""
         with torch.inference_mode():
             values = self.load(block).to(_torch_dtype(dtype))
             return values.contiguous().view(torch.uint8).numpy()
@@ -117,9 +133,7 @@ def _held(expr: Expr, source: Source) -> _Node:
     """Returns a node that may be passed over more than once."""
     if not _has_merge(expr):
         return _node(expr, source)
-    if not isinstance(expr, Merge) or expr.dtype is None:
-        return _Held(_node(expr, source), None)
-    return _Held(_node(replace(expr, dtype=None), source), expr.dtype)
+    return _Held(_node(expr, source))
 
 
 def _has_merge(expr: Expr) -> bool:
@@ -132,25 +146,32 @@ class _Held(_Computed):
     Its values are held in the dtype that they are rounded to, or where they are not, in that of arithmetic.
     """
 
-    def __init__(self, node: _Node, dtype: str | None) -> None:
+    def __init__(self, node: _Node) -> None:
         self.shape = node.shape
         self.is_double = node.is_double
-        self._wide = "F64" if node.is_double else "F32"
-        self._dtype = dtype or self._wide
+        self._dtype = node.dtype
+        self._item_bytes = item_size(node.dtype)
         self._node: _Node | None = node
-        self._values: Tensor | None = None
+        self._values: Bytes | None = None
+
+    @property
+    def dtype(self) -> str:
+        return self._dtype
 
     def load(self, block: Block) -> Tensor:
-        return self._whole()[block.start : block.stop].to(_torch_dtype(self._wide), copy=True)
+        return _widened(self.stored(block), is_double=self.is_double)
 
-    def _whole(self) -> Tensor:
+    def stored(self, block: Block) -> Stored:
+        start, stop = block.start * self._item_bytes, block.stop * self._item_bytes
+        return Stored(self._whole()[start:stop], self._dtype)
+
+    def _whole(self) -> Bytes:
         if self._values is None:
             assert self._node is not None
-            size, item = math.prod(self.shape), item_size(self._dtype)
-            room = np.empty(size * item, np.uint8)
+            item = self._item_bytes
+            self._values = np.empty(math.prod(self.shape) * item, np.uint8)
             for block in blocks_of(self.shape):
-                room[block.start * item : block.stop * item] = self._node.rounded(block, self._dtype)
-            self._values = torch.from_numpy(room).view(_torch_dtype(self._dtype))
+                self._values[block.start * item : block.stop * item] = self._node.rounded(block, self._dtype)
             self._node = None  # and with it what is held below
         return self._values
 
@@ -162,18 +183,24 @@ class _Leaf(_Computed):
         self.shape = expr.tensor.shape
         self.is_double = expr.tensor.dtype == "F64"
         self._data = source.open(expr)
-        self.dtype = expr.tensor.dtype
-        self._item_bytes = item_size(self.dtype)
+        self._dtype = expr.tensor.dtype
+        self._item_bytes = item_size(self._dtype)
+
+    @property
+    def dtype(self) -> str:
+        return self._dtype
 
     def stored(self, block: Block) -> Stored:
-        return Stored(self._bytes(block), self.dtype)
+        return Stored(self._data.read(block.start * self._item_bytes, block.stop * self._item_bytes), self._dtype)
 
     def load(self, block: Block) -> Tensor:
-        values = torch.from_numpy(self._bytes(block)).view(_torch_dtype(self.dtype))
-        return values.to(torch.float64 if self.is_double else torch.float32, copy=True)
+        return _widened(self.stored(block), is_double=self.is_double)
 
-    def _bytes(self, block: Block) -> Bytes:
-        return self._data.read(block.start * self._item_bytes, block.stop * self._item_bytes)
+
+def _widened(stored: Stored, *, is_double: bool) -> Tensor:
+    """Returns a copy in the dtype of arithmetic."""
+    values = torch.from_numpy(stored.data).view(_torch_dtype(stored.dtype))
+    return values.to(torch.float64 if is_double else torch.float32, copy=True)
 
 
 class _Adapted(_Computed):
@@ -291,10 +318,14 @@ class _Merged(_Computed):
             return result
         return result.to(_torch_dtype(self._expr.dtype)).to(result.dtype)
 
+    @property
+    def dtype(self) -> str:
+        return self._expr.dtype or super().dtype
+
     def rounded(self, block: Block, dtype: str) -> Bytes:
         _, kernel = self._prepare()
-        is_last_rounding = self._expr.dtype is None and dtype in DTYPE_CODES
-        stored = self._operands.stored(block) if kernel and is_last_rounding else None
+        is_only_rounding = self._expr.dtype in (None, dtype) and dtype in DTYPE_CODES
+        stored = self._operands.stored(block) if kernel and is_only_rounding else None
         if kernel is None or stored is None:
             return super().rounded(block, dtype)
         result = self._room_of(block.elements * item_size(dtype))
@@ -327,11 +358,10 @@ class _Operands:
         self.blocks = blocks_of(self.shape)
         self._nodes = nodes
         self._is_double = any(node.is_double for node in nodes)
-        self._leaves = [node for node in nodes if isinstance(node, _Leaf)]
-        self._have_kernels = len(self._leaves) == len(nodes) and can_run([leaf.dtype for leaf in self._leaves])
+        self._have_kernels = can_run([node.dtype for node in nodes])
 
     def stored(self, block: Block) -> list[Stored] | None:
-        return [leaf.stored(block) for leaf in self._leaves] if self._have_kernels else None
+        return [node.stored(block) for node in self._nodes] if self._have_kernels else None
 
     def load(self, block: Block) -> list[Tensor]:
         tensors = [node.load(block) for node in self._nodes]

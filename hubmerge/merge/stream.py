@@ -8,6 +8,7 @@ worker.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
@@ -112,7 +113,7 @@ def open_stream(
         connections=options.connections,
         on_read=lambda size_bytes: progress.advance(Stage.READ, size_bytes),
     )
-    workers = ThreadPoolExecutor(options.threads, "hubmerge-merge")
+    workers = _running_workers(options.threads)
     stream = Stream(read_ahead, workers, progress)
     with _one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
         try:
@@ -122,6 +123,24 @@ def open_stream(
             raise
         finally:
             stream.stop()
+
+
+def _running_workers(threads: int) -> ThreadPoolExecutor:
+    """Returns a pool all of whose threads run.
+
+    A pool that starts a thread when it gets work may be interrupted before it knows of the thread: then nobody would
+    wait for that thread's end before the file that it writes to is closed.
+    """
+    workers = ThreadPoolExecutor(threads, "hubmerge-merge")
+    everyone = threading.Barrier(threads)
+    try:
+        for _ in range(threads):
+            workers.submit(everyone.wait)
+    except BaseException:
+        everyone.abort()
+        workers.shutdown()
+        raise
+    return workers
 
 
 @contextmanager
