@@ -1,4 +1,4 @@
-"""A plan of an adapter executed: differences computed and factored by worker threads, one tensor of each model at a time.
+"""A plan of an adapter executed: worker threads take and factor differences, one tensor of each model at a time.
 
 The memory in use is the read-ahead budget and the differences that are being factored, which a budget bounds as well.
 """

@@ -21,7 +21,7 @@ def kept_outcomes(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [
         outcome
         for outcome in outcomes
-        if outcome.tensors and (outcome.is_changed or _is_saved(outcome) and outcome.part.module in changed)
+        if outcome.tensors and (outcome.is_changed or (_is_saved(outcome) and outcome.part.module in changed))
     ]
 
 

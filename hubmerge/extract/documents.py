@@ -11,7 +11,7 @@ from pathlib import Path
 from hubmerge.card.facts import LicenceDecision, ParentFacts
 from hubmerge.card.front_matter import write_card
 from hubmerge.card.licence import join_licences
-from hubmerge.card.parents import parent_facts, parent_licence, parent_title
+from hubmerge.card.parents import parent_facts, parent_licence
 from hubmerge.card.render import render_page
 from hubmerge.extract.config import adapter_config
 from hubmerge.extract.plan import ExtractOptions, ExtractPlan

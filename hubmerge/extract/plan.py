@@ -35,8 +35,8 @@ class ExtractOptions:
         source_token: For reading the models; None for the token that the user logged in with, False for none.
     """
 
-    rule: RankRule = RankRule(32)
-    choice: Choice = Choice()
+    rule: RankRule = field(default_factory=lambda: RankRule(32))
+    choice: Choice = field(default_factory=Choice)
     dtype: str = "F32"
     seed: int = 0
     stream: StreamOptions = field(default_factory=StreamOptions)

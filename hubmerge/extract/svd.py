@@ -100,7 +100,8 @@ def _range(matrix: Tensor, known: Tensor | None, count: int, generator: torch.Ge
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
-    return torch.linalg.qr(columns).Q
+    basis: Tensor = torch.linalg.qr(columns).Q
+    return basis
 
 
 def _projected(matrix: Tensor, basis: Tensor, count: int) -> Svd:
