@@ -65,16 +65,27 @@ def factorise(matrix: Tensor, rule: RankRule, *, dtype: torch.dtype, seed: int) 
         svd = leading(matrix, rule.most, seed=seed)
         return _rounded(matrix, svd, len(svd.values), energy, dtype)
     for svd in growing(matrix, rule.most, seed=seed):
-        for rank in range(_least_rank(svd, rule.energy * energy), len(svd.values) + 1):
-            factors = _rounded(matrix, svd, rank, energy, dtype)
-            if factors.energy - factors.lost >= rule.energy * energy:
-                return factors
+        factors = _least_factors(matrix, svd, rule.energy * energy, energy, dtype)
+        if factors.energy - factors.lost >= rule.energy * energy:
+            break
     return factors
 
 
 def energy_of(tensor: Tensor) -> float:
     """Returns the sum of squares, added up in fp64."""
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
+
+
+def _least_factors(matrix: Tensor, svd: Svd, wanted: float, energy: float, dtype: torch.dtype) -> Factors:
+    """Returns the factors of the least rank that keep an energy after rounding; those of all values if none do."""
+    goal, rank = wanted, 0
+    while True:
+        rank = max(rank + 1, _least_rank(svd, goal))
+        factors = _rounded(matrix, svd, rank, energy, dtype)
+        shortfall = wanted - (energy - factors.lost)
+        if shortfall <= 0 or rank == len(svd.values):
+            return factors
+        goal += shortfall
 
 
 def _least_rank(svd: Svd, energy: float) -> int:

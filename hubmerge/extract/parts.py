@@ -116,7 +116,7 @@ def find_parts(finetuned: PlannedModel, base: PlannedModel, choice: Choice, find
     for name in dict.fromkeys([*theirs, *ours]):
         mine = finetuned.find(ours.get(name, name))
         other = base.find(theirs.get(name, name))
-        kind = role(theirs.get(name, ours.get(name, name)), base.layers)
+        kind = role(theirs[name], base.layers) if name in theirs else role(ours[name], finetuned.layers)
         if not choice.wants(name.rpartition(".")[0], kind):
             continue
         if mine is None or other is None:

@@ -17,7 +17,8 @@ OVERSAMPLING = 16
 """Columns of a sketch beyond the rank that is asked for."""
 
 POWER_ITERATIONS = 4
-"""On the flattest spectrum there is, a matrix of noise, four leave 1 % over the least error possible at rank 32."""
+"""Of a 1024x1536 matrix of noise, the flattest spectrum there is, four leave an error at most 1 % over the least that
+is possible, at ranks 8 to 256; two leave 3 %, one 7 %."""
 
 EXACT_SIZE = 256
 """Matrices with no more rows or columns than this are decomposed exactly, which takes milliseconds."""
