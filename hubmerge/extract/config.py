@@ -45,7 +45,12 @@ def adapter_config(plan: ExtractPlan, kept: Sequence[Outcome], rule: RankRule) -
     """Returns adapter_config.json: alpha is the rank everywhere, so that B·A is added as it is."""
     ranks = {module: outcome.rank for outcome in kept if outcome.rank for module in outcome.part.modules}
     usual = rule.most if rule.energy is None else Counter(ranks.values()).most_common(1)[0][0]
-    patterns = {module: rank for module, rank in ranks.items() if rank != usual}
+    patterns = {
+        name: rank
+        for rank in dict.fromkeys(ranks.values())
+        if rank != usual
+        for name in _short([module for module, own in ranks.items() if own == rank], plan.modules, _is_last_part)
+    }
     saved = dict.fromkeys(module for outcome in kept if _is_saved(outcome) for module in outcome.part.modules)
     config = {
         "peft_type": "LORA",
@@ -62,7 +67,7 @@ def adapter_config(plan: ExtractPlan, kept: Sequence[Outcome], rule: RankRule) -
         "bias": "lora_only" if any(outcome.part.kind is Kind.BIAS for outcome in kept) else "none",
         "fan_in_fan_out": any(outcome.part.kind is Kind.TRANSPOSED for outcome in kept),
         "init_lora_weights": True,
-        "target_modules": _short(ranks, plan.modules, lambda module, name: module.endswith(f".{name}")),
+        "target_modules": _short(ranks, plan.modules, _is_last_part),
         "modules_to_save": _short(saved, plan.modules, str.endswith) or None,
     }
     return {**config, "ensure_weight_tying": True} if any(outcome.part.tied_head for outcome in kept) else config
@@ -70,6 +75,10 @@ def adapter_config(plan: ExtractPlan, kept: Sequence[Outcome], rule: RankRule) -
 
 def _is_saved(outcome: Outcome) -> bool:
     return outcome.part.kind is Kind.SAVED
+
+
+def _is_last_part(module: str, name: str) -> bool:
+    return module.endswith(f".{name}")
 
 
 def _short(chosen: Collection[str], modules: Sequence[str], matches: Callable[[str, str], bool]) -> list[str]:

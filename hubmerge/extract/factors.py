@@ -5,10 +5,11 @@ Energy is the squared Frobenius norm. What is kept is measured on the factors as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hubmerge.extract.svd import Svd, growing, leading
 
@@ -56,19 +57,25 @@ def factorise(matrix: Tensor, rule: RankRule, *, dtype: torch.dtype, seed: int) 
 
     Args:
         matrix: `(m, n)`, fp32, finite, not all zeros.
-        rule: Their rank, which is never more than `min(m, n)`.
+        rule: Their rank; what is more than `min(m, n)` is zeros, so that all of an adapter's weights have one rank.
         dtype: What they are rounded to.
         seed: Of the random sketch.
     """
     energy = energy_of(matrix)
     if rule.energy is None:
         svd = leading(matrix, rule.most, seed=seed)
-        return _rounded(matrix, svd, len(svd.values), energy, dtype)
+        return _padded(_rounded(matrix, svd, len(svd.values), energy, dtype), rule.most)
     for svd in growing(matrix, rule.most, seed=seed):
         factors = _least_factors(matrix, svd, rule.energy * energy, energy, dtype)
         if factors.energy - factors.lost >= rule.energy * energy:
             break
     return factors
+
+
+def _padded(factors: Factors, rank: int) -> Factors:
+    missing = rank - factors.rank
+    left, right = pad(factors.left, (0, missing)), pad(factors.right, (0, 0, 0, missing))
+    return replace(factors, left=left, right=right)
 
 
 def energy_of(tensor: Tensor) -> float:

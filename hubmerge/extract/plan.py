@@ -93,7 +93,7 @@ def plan_extraction(finetuned: Checkpoint, base: Checkpoint, options: ExtractOpt
         )
     if not any(part.kind.is_low_rank for part in parts):
         raise PlanError([f"{finetuned.files.label} has no weight that could become a LoRA under these options"])
-    notes = (*sentences(findings.notes), *_config_notes(finetuned, base))
+    notes = (*sentences(findings.notes), *_config_notes(finetuned, base), *_expert_notes(parts, options.rule))
     return ExtractPlan(
         finetuned=finetuned,
         base=base,
@@ -131,6 +131,11 @@ def _check_filters(choice: Choice) -> None:
 def _vocabulary(parts: tuple[Part, ...]) -> int | None:
     whole = [part.finetuned.tensor.shape[0] for part in parts if part.kind is Kind.SAVED and part.base is None]
     return whole[0] if whole else None
+
+
+def _expert_notes(parts: tuple[Part, ...], rule: RankRule) -> Iterator[str]:
+    if rule.energy is not None and any(part.kind.is_low_rank and ".experts." in part.name for part in parts):
+        yield "experts will have different ranks, which peft does not load where transformers joins them; use --rank"
 
 
 def _config_notes(finetuned: Checkpoint, base: Checkpoint) -> Iterator[str]:

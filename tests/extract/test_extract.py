@@ -203,6 +203,30 @@ def test_biases_of_weights_are_copied_where_norms_are(tmp_path: Path) -> None:
     close(logits(load(tmp_path / "out")), logits(load(finetuned)))
 
 
+def test_a_rank_that_small_weights_do_not_have_is_filled_with_zeros(base: Path, other: Path, tmp_path: Path) -> None:
+    extracted(other, base, tmp_path / "lora", rank=20)
+    config, factors = config_of(tmp_path / "lora"), factors_of(tmp_path / "lora")
+    assert (config["r"], config["rank_pattern"]) == (20, {})
+    assert all(20 in tensor.shape for tensor in factors.values())
+    assert not factors[f"base_model.model.{Q_PROJ}.lora_A.weight"][16:].any()
+
+
+def test_the_experts_of_a_mixture(tmp_path: Path) -> None:
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.MixtralConfig(**size, num_key_value_heads=2, vocab_size=64, num_local_experts=4)
+    base, finetuned = (
+        write_model(tmp_path / name, transformers.MixtralForCausalLM(config), seed=seed, dtype=torch.float32)
+        for name, seed in (("base", 1), ("finetuned", 2))
+    )
+    extracted(finetuned, base, tmp_path / "lora", rank=16, choice=WHOLE)
+    close(with_peft(base, tmp_path / "lora"), logits(load(finetuned)))
+    with_hubmerge(base, tmp_path / "lora", tmp_path / "out")
+    close(logits(load(tmp_path / "out")), logits(load(finetuned)))
+    made = extracted(finetuned, base, tmp_path / "energy", energy=0.5)
+    note = "experts will have different ranks, which peft does not load where transformers joins them; use --rank"
+    assert made.notes == (note,)
+
+
 def test_what_is_not_kept_is_in_the_error(base: Path, other: Path, tmp_path: Path) -> None:
     made = extracted(other, base, tmp_path / "lora")
     kept = {group.group: (group.how, group.kept) for group in made.report.groups}
