@@ -97,6 +97,7 @@ def _shards_table(plan: Plan) -> Table:
 
 
 def plain_table(*headings: str) -> Table:
+    """Returns an empty table without lines around it."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:
         table.add_column(heading, overflow="fold")

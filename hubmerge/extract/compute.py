@@ -20,11 +20,14 @@ from hubmerge.extract.plan import ExtractOptions, ExtractPlan
 from hubmerge.extract.progress import Progress, Stage
 from hubmerge.extract.report import Outcome
 from hubmerge.extract.spool import Spool, Spooled
-from hubmerge.merge.evaluate import TORCH_DTYPES, TensorReader, evaluate
-from hubmerge.merge.expr import Expr, Load, Merge, loads
+from hubmerge.merge.evaluate import Source, evaluate
+from hubmerge.merge.expr import Expr, Merge, loads
 from hubmerge.merge.methods.method import Settings
 from hubmerge.merge.read_ahead import ReadAhead
+from hubmerge.weights.dtypes import FLOAT_NAMES
 from hubmerge.weights.files import Files
+
+TORCH_DTYPES = {code: getattr(torch, name) for code, name in FLOAT_NAMES.items()}
 
 WORKING_BYTES = 2 << 30
 """Most bytes of differences in memory; a larger one is worked on alone. An SVD needs up to twice as much besides."""
@@ -109,7 +112,7 @@ class _Run:
                 self._failed = self._failed or not is_done
                 self._changed.notify_all()
 
-    def _outcome(self, part: Part, source: TensorReader) -> Outcome:
+    def _outcome(self, part: Part, source: Source) -> Outcome:
         if part.base is None:
             return Outcome(part, 0, None, 0.0, self._saved(part, source))
         difference = _values(_expr(part), source)
@@ -122,7 +125,7 @@ class _Run:
             return Outcome(part, 0, energy, 0.0, self._saved(part, source))
         return self._factored(part, difference) if energy else Outcome(part, 0, 0.0, 0.0, ())
 
-    def _saved(self, part: Part, source: TensorReader) -> tuple[Spooled, ...]:
+    def _saved(self, part: Part, source: Source) -> tuple[Spooled, ...]:
         values = _values(part.finetuned, source, dtype=self._options.dtype)
         parameter = part.name.rpartition(".")[2]
         return tuple(self._add(f"{module}.{parameter}", part, values) for module in part.modules)
@@ -162,19 +165,13 @@ def _expr(part: Part) -> Expr:
     return Merge("linear", part.name, (part.finetuned, part.base), has_base=False, settings=SUBTRACT, seed=0)
 
 
-def _values(expr: Expr, source: TensorReader, *, dtype: str = "F32") -> Tensor:
+def _values(expr: Expr, source: Source, *, dtype: str = "F32") -> Tensor:
     """Returns an expression's whole tensor."""
-    shape = _shape(expr)
-    result = torch.empty(shape, dtype=TORCH_DTYPES[dtype])
-    for block, values in evaluate(expr, dtype=dtype, source=source):
-        result.view(-1)[block.start : block.stop] = values.view(-1)
+    result = torch.empty(loads(expr)[0].tensor.shape, dtype=TORCH_DTYPES[dtype])
+    stored = result.view(-1).view(torch.uint8).numpy()
+    for block, data in evaluate(expr, dtype=dtype, source=source):
+        stored[block.start * result.itemsize : block.stop * result.itemsize] = data
     return result
-
-
-def _shape(expr: Expr) -> tuple[int, ...]:
-    first = loads(expr)[0]
-    assert isinstance(first, Load)
-    return first.tensor.shape
 
 
 def _seed(seed: int, name: str) -> int:

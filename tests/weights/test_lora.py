@@ -174,5 +174,5 @@ def test_a_module_that_peft_saved_under_both_of_its_names_is_one() -> None:
 
 
 def test_two_copies_of_one_weight_are_a_problem() -> None:
-    fitted = fit({name: (32, 8) for name in ("base_model.model.lm_head.weight", "lm_head.weight")})
+    fitted = fit(dict.fromkeys(("base_model.model.lm_head.weight", "lm_head.weight"), (32, 8)))
     assert fitted.problems == (("lm_head.weight", "lm_head.weight is replaced twice"),)
