@@ -124,8 +124,10 @@ def test_each_weight_has_the_rank_that_keeps_the_energy(base: Path, finetuned: P
 
 @pytest.mark.parametrize("energy", [None, 0.9])
 def test_threads_change_no_bit(tmp_path: Path, energy: float | None) -> None:
-    base = write_llama(tmp_path / "base", seed=3, hidden=320, vocab=512, dtype=torch.float32, tokenizer=False)
-    finetuned = write_llama(tmp_path / "other", seed=4, hidden=320, vocab=512, dtype=torch.bfloat16, tokenizer=False)
+    base = write_llama(tmp_path / "base", seed=3, layers=1, hidden=320, vocab=512, dtype=torch.float32, tokenizer=False)
+    finetuned = write_llama(
+        tmp_path / "other", seed=4, layers=1, hidden=320, vocab=512, dtype=torch.bfloat16, tokenizer=False
+    )
     digests = set()
     for threads in (1, 3):
         folder = tmp_path / f"lora-{threads}"
