@@ -16,6 +16,8 @@ from hubmerge.errors import HubmergeError
 from hubmerge.version import __version__
 
 if TYPE_CHECKING:
+    from hubmerge.extract.plan import ExtractOptions
+    from hubmerge.extract.run import extract_lora
     from hubmerge.merge.licensing import LicenceChoice
     from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
     from hubmerge.merge.pipeline import plan_recipe as build_plan
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from hubmerge.publish import Published
 
 __all__ = [
+    "ExtractOptions",
     "HubmergeError",
     "LicenceChoice",
     "MergeOptions",
@@ -34,12 +37,14 @@ __all__ = [
     "StreamOptions",
     "__version__",
     "build_plan",
+    "extract_lora",
     "load_recipe",
     "merge_and_push",
     "merge_to_folder",
 ]
 
 _HOMES = {
+    "ExtractOptions": ("hubmerge.extract.plan", "ExtractOptions"),
     "LicenceChoice": ("hubmerge.merge.licensing", "LicenceChoice"),
     "MergeOptions": ("hubmerge.merge.pipeline", "MergeOptions"),
     "Plan": ("hubmerge.merge.plan", "Plan"),
@@ -47,6 +52,7 @@ _HOMES = {
     "Recipe": ("hubmerge.merge.recipe", "Recipe"),
     "StreamOptions": ("hubmerge.merge.stream", "StreamOptions"),
     "build_plan": ("hubmerge.merge.pipeline", "plan_recipe"),
+    "extract_lora": ("hubmerge.extract.run", "extract_lora"),
     "load_recipe": ("hubmerge.merge.recipe", "load_recipe"),
     "merge_and_push": ("hubmerge.merge.pipeline", "merge_and_push"),
     "merge_to_folder": ("hubmerge.merge.pipeline", "merge_to_folder"),

@@ -53,13 +53,19 @@ class PlanError(HubmergeError):
         problems: Every incompatibility found, one sentence each, in plan order.
     """
 
-    def __init__(self, problems: Sequence[str], *, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        problems: Sequence[str],
+        *,
+        hint: str | None = None,
+        summary: str = "things in the recipe do not fit its models",
+    ) -> None:
         self.problems = tuple(problems)
         if len(self.problems) == 1:
             message = self.problems[0]
         else:
             lines = "\n".join(f"  - {problem}" for problem in self.problems)
-            message = f"{len(self.problems)} things in the recipe do not fit its models:\n{lines}"
+            message = f"{len(self.problems)} {summary}:\n{lines}"
         super().__init__(message, hint=hint)
 
 

@@ -38,6 +38,7 @@ LAYERS = (
     ("lineage",),
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
     ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.summary", "merge.pipeline"),
+    ("extract",),
     ("localhub",),
     ("cli", "__main__"),
 )

@@ -61,6 +61,11 @@ def render_licence_file(licence: LicenceDecision, *, title: str) -> str:
     return LICENCE_FILE_MARK + _rendered(_environment(None), LICENCE_TEMPLATE, {"licence": licence, "title": title})
 
 
+def render_page(template: str, context: Mapping[str, Any]) -> str:
+    """Returns the text that a shipped template makes of these values; there is nothing of an earlier page in it."""
+    return _rendered(_environment(None), template, context)
+
+
 def templates_folder() -> Path:
     """Returns the folder of the shipped templates: inside the package in a wheel, beside it in a source checkout."""
     package = Path(__file__).parents[1]

@@ -10,7 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -68,7 +70,7 @@ def _licence_lines(licence: LicenceDecision) -> Iterator[Text]:
 
 
 def _parents_table(plan: Plan) -> Table:
-    table = _table("parent", "commit", "role", "read")
+    table = plain_table("parent", "commit", "role", "read")
     for parent in plan.parents:
         table.add_row(
             escape(str(parent.ref)),
@@ -80,7 +82,7 @@ def _parents_table(plan: Plan) -> Table:
 
 
 def _groups_table(plan: Plan) -> Table:
-    table = _table("tensors", "number", "made by", "parameters")
+    table = plain_table("tensors", "number", "made by", "parameters")
     for group in tensor_groups(plan):
         shown = "\n".join(group.names[:4]) + (f"\n… and {len(group.names) - 4} more" if len(group.names) > 4 else "")
         table.add_row(escape(shown), str(group.count), group.made_by, group.parameters)
@@ -88,13 +90,14 @@ def _groups_table(plan: Plan) -> Table:
 
 
 def _shards_table(plan: Plan) -> Table:
-    table = _table("output file", "tensors", "size")
+    table = plain_table("output file", "tensors", "size")
     for shard in plan.shards:
         table.add_row(shard.filename, str(len(shard.tensors)), size_text(shard.size_bytes))
     return table
 
 
-def _table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
+    """Returns an empty table without lines around it."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -115,12 +118,11 @@ class _Amount(ProgressColumn):
         return Text(f"{size_text(task.completed)} of {size_text(task.total or 0)}")
 
 
-class MergeDisplay:
-    """One live display of a running merge on a terminal; a line now and then elsewhere."""
+class Bars:
+    """Stages of work in one live display on a terminal; a line now and then elsewhere."""
 
-    def __init__(self, console: Console, *, pushes: bool) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._stages = tuple(Stage) if pushes else (Stage.READ, Stage.MERGE)
         self._bars = Progress(
             TextColumn("{task.description:>9}"),
             BarColumn(),
@@ -129,12 +131,12 @@ class MergeDisplay:
             console=console,
             disable=not console.is_terminal,
         )
-        self._tasks: dict[Stage, TaskID] = {}
-        self._moved: Counter[Stage] = Counter()
+        self._tasks: dict[Enum, TaskID] = {}
+        self._moved: Counter[Enum] = Counter()
         self._last_shown = self._last_line = time.monotonic()
         self._lock = threading.Lock()
 
-    def __enter__(self) -> MergeDisplay:
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
@@ -144,17 +146,12 @@ class MergeDisplay:
         self._show(self._moved)
         self._bars.stop()
 
-    def begin(self, plan: Plan) -> None:
-        """Shows what there is to do."""
-        totals = {Stage.READ: plan.read_bytes, Stage.MERGE: plan.write_bytes, Stage.STAGE: plan.write_bytes}
-        for stage in self._stages:
-            self._tasks[stage] = self._bars.add_task(stage.value, total=totals[stage])
-        read, write = size_text(plan.read_bytes), size_text(plan.write_bytes)
-        self.say(f"Merging {len(plan.parents)} models by {plan.recipe.method}: {read} to read, {write} to write")
-        for note in plan.notes:
-            self.say(f"! {note}")
+    def start(self, totals: Mapping[Enum, int]) -> None:
+        """Shows a bar for each stage and its bytes."""
+        for stage, total in totals.items():
+            self._tasks[stage] = self._bars.add_task(str(stage.value), total=total)
 
-    def advance(self, stage: Stage, size_bytes: int) -> None:
+    def advance(self, stage: Enum, size_bytes: int) -> None:
         """Moves a bar, in steps that people can see: workers report every block."""
         with self._lock:
             self._moved[stage] += size_bytes
@@ -165,17 +162,11 @@ class MergeDisplay:
         self._show(moved)
         self._say_sometimes()
 
-    def skip(self, filename: str, size_bytes: int) -> None:
-        """Says that a file was finished in an earlier run."""
-        self.say(f"{filename} ({size_text(size_bytes)}) is there already, from an earlier run")
-        for stage in self._stages[1:]:
-            self.advance(stage, size_bytes)
-
     def say(self, sentence: str) -> None:
         """Prints a line above the bars."""
         self._console.print(Text(sentence), soft_wrap=not self._console.is_terminal)
 
-    def _show(self, moved: Mapping[Stage, int]) -> None:
+    def _show(self, moved: Mapping[Enum, int]) -> None:
         for stage in moved.keys() & self._tasks.keys():
             self._bars.advance(self._tasks[stage], moved[stage])
 
@@ -189,3 +180,26 @@ class MergeDisplay:
                 f"{t.description} {size_text(t.completed)} of {size_text(t.total or 0)}" for t in self._bars.tasks
             )
         )
+
+
+class MergeDisplay(Bars):
+    """A running merge."""
+
+    def __init__(self, console: Console, *, pushes: bool) -> None:
+        super().__init__(console)
+        self._stages = tuple(Stage) if pushes else (Stage.READ, Stage.MERGE)
+
+    def begin(self, plan: Plan) -> None:
+        """Shows what there is to do."""
+        totals = {Stage.READ: plan.read_bytes, Stage.MERGE: plan.write_bytes, Stage.STAGE: plan.write_bytes}
+        self.start({stage: totals[stage] for stage in self._stages})
+        read, write = size_text(plan.read_bytes), size_text(plan.write_bytes)
+        self.say(f"Merging {len(plan.parents)} models by {plan.recipe.method}: {read} to read, {write} to write")
+        for note in plan.notes:
+            self.say(f"! {note}")
+
+    def skip(self, filename: str, size_bytes: int) -> None:
+        """Says that a file was finished in an earlier run."""
+        self.say(f"{filename} ({size_text(size_bytes)}) is there already, from an earlier run")
+        for stage in self._stages[1:]:
+            self.advance(stage, size_bytes)

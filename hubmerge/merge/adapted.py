@@ -9,7 +9,8 @@ from typing import Any
 from hubmerge.merge.assemble import Findings
 from hubmerge.merge.expr import AddLora, Load
 from hubmerge.merge.layers import role
-from hubmerge.merge.planned import PlannedModel, PlannedTensor, from_checkpoint, planned_model
+from hubmerge.merge.planned import PlannedModel, PlannedTensor, PlannedTokenizer, from_checkpoint, planned_model
+from hubmerge.tokenizer.renumber import resized
 from hubmerge.weights.checkpoint import Checkpoint, parent_checkpoints
 from hubmerge.weights.header import TensorInfo
 from hubmerge.weights.lora import Fit, fit_adapter, module_of
@@ -19,6 +20,9 @@ from hubmerge.weights.shard_index import ADAPTER_FILE
 
 USUAL_HEAD = "lm_head.weight"
 """What transformers calls the head of a language model; a checkpoint that ties it does not say."""
+
+VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""A tokenizer has at least one of them."""
 
 HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """Endings of architectures that have a head, stored or tied."""
@@ -46,19 +50,21 @@ def _with_adapter(model: PlannedModel, adapter: Checkpoint, *, parent: int, find
     stored = {name: source.info for name, source in adapter.tensors.items()}
     tensors = _with_tied_head(model, stored)
     weights = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-    fit = fit_adapter(config, stored, weights, label=model.label)
+    fit = fit_adapter(config, stored, weights, label=model.label, token_tables=_token_tables(model, tensors))
     for name, problem in fit.problems:
         findings.problem(f"{adapter.files.label}: {name}", problem)
     adapted = {name: _adapted(tensor, fit, parent) for name, tensor in tensors.items()}
     _settle_head(model, adapted, fit, config, adapter.files.label, findings)
     label = f"{model.label} + {adapter.files.label}"
-    return planned_model(label, donor=model.donor, config=model.config, tensors=adapted, tokenizer=model.tokenizer)
+    made = planned_model(label, donor=model.donor, config=model.config, tensors=adapted, tokenizer=model.tokenizer)
+    return _with_vocabulary(made, model, adapter, parent, findings)
 
 
 def _adapted(tensor: PlannedTensor, fit: Fit, parent: int) -> PlannedTensor:
     expr = tensor.expr
     if replacement := fit.replacements.get(tensor.name):
         expr = Load(parent, ADAPTER_FILE, replacement)
+        tensor = replace(tensor, shape=replacement.shape)
     if delta := fit.deltas.get(tensor.name):
         a, b = Load(parent, ADAPTER_FILE, delta.a), Load(parent, ADAPTER_FILE, delta.b)
         expr = AddLora(expr, a, b, delta.scale, delta.is_transposed)
@@ -100,6 +106,53 @@ def _settle_head(
         del adapted[head]
         return
     findings.note(head, f"{label} changes head and embedding apart, which its base ties, so the result has both")
+
+
+def _token_tables(model: PlannedModel, tensors: Mapping[str, PlannedTensor]) -> list[str]:
+    """Returns the tensors with as many rows as the embedding: embedding, head, and the head's bias."""
+    embedding = _embedding(model)
+    rows = embedding.shape[:1] if embedding is not None else None
+    return [
+        name for name, t in tensors.items() if role(name, model.layers) in ("embed", "head") and t.shape[:1] == rows
+    ]
+
+
+def _with_vocabulary(
+    made: PlannedModel, model: PlannedModel, adapter: Checkpoint, parent: int, findings: Findings
+) -> PlannedModel:
+    """Returns an adapted model whose config and tokenizer follow the token tables that the adapter brings.
+
+    They have other numbers of rows where the vocabulary was enlarged for training.
+    """
+    sizes = {name: made.tensors[name].shape[0] for name in _token_tables(model, model.tensors) if name in made.tensors}
+    old, new = _rows(model), _rows(made)
+    for name, rows in sizes.items():
+        if rows != new:
+            findings.problem(
+                f"{adapter.files.label}: {name}",
+                f"it would have {rows} rows, but the embedding has {new}; the adapter must bring both or neither",
+            )
+    if old is None or new is None or old == new:
+        return made
+    tokenizer = _brought_tokenizer(made, adapter, parent, findings)
+    return replace(made, config=resized(made.config, {old: new}), tokenizer=tokenizer)
+
+
+def _rows(model: PlannedModel) -> int | None:
+    embedding = _embedding(model)
+    return embedding.shape[0] if embedding is not None else None
+
+
+def _brought_tokenizer(made: PlannedModel, adapter: Checkpoint, parent: int, findings: Findings) -> PlannedTokenizer:
+    """Returns the adapter's tokenizer, whose ids are its rows; the base's, with a note, if it has none."""
+    if any(name in adapter.files.entries() for name in VOCABULARY_FILES):
+        findings.note(adapter.files.label, f"it brings a vocabulary of {_rows(made)} rows, and its tokenizer is used")
+        return PlannedTokenizer((parent,))
+    findings.note(
+        adapter.files.label,
+        f"it brings a vocabulary of {_rows(made)} rows and no tokenizer; that of the base does not know the new tokens",
+    )
+    return made.tokenizer
 
 
 def _embedding(model: PlannedModel) -> PlannedTensor | None:

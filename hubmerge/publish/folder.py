@@ -14,7 +14,7 @@ from hubmerge.publish.publisher import Published, StagedShard
 from hubmerge.weights.shards import FinishedShard, hash_file
 
 STAGING_PREFIX = ".hubmerge-"
-LAST_FILES = ("model.safetensors.index.json", "config.json")
+LAST_FILES = ("model.safetensors.index.json", "config.json", "adapter_config.json")
 """Moved up after everything else, so that a folder without them is plainly unfinished to every loader."""
 MOVING_LIST = "moving.txt"
 """Names that are being moved up, a line each: what a run that died half-way may have left in the target itself."""

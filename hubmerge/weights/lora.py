@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,9 @@ PEFT_PREFIX = "base_model.model."
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[AB])(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?")
 _WRAPPED = re.compile(r"\.(base_layer|modules_to_save(\.[^.]+)?)(?=\.(weight|bias)$)")
+_ORIGINAL = re.compile(r"\.original_module\.(weight|bias)$")
+"""The base's own tensor, which peft saves beside the copy in `modules_to_save` when it saves embeddings."""
+
 _STACKS = frozenset({"encoder", "decoder"})
 """Parts of one model that may have tensors of the same names; as a tower's, their names are not to be confused."""
 
@@ -65,7 +68,12 @@ class _Misfit(Exception):
 
 
 def fit_adapter(
-    config: LoraConfig, adapter: Mapping[str, TensorInfo], base: Mapping[str, tuple[str, Shape]], *, label: str
+    config: LoraConfig,
+    adapter: Mapping[str, TensorInfo],
+    base: Mapping[str, tuple[str, Shape]],
+    *,
+    label: str,
+    token_tables: Collection[str] = (),
 ) -> Fit:
     """Returns what an adapter does to each weight of a base.
 
@@ -74,12 +82,13 @@ def fit_adapter(
         adapter: Its tensors by name.
         base: (dtype, shape) of the base's tensors by name.
         label: What messages call the base.
+        token_tables: Tensors of the base with a row for each token, which may be replaced by such with other tokens.
     """
     homes = _Homes(base, label)
-    found = _Found(homes, base)
+    found = _Found(homes, base, token_tables)
     for name, info in adapter.items():
         found.add(name, info)
-    sideways = config.is_transposed or any(_is_sideways(pair, base[home]) for home, pair in found.pairs.items())
+    sideways = config.is_transposed or any(_is_sideways(pair, found.home(home)) for home, pair in found.pairs.items())
     deltas = dict(found.deltas(config, is_transposed=sideways))
     return Fit(deltas, found.replacements, tuple(found.problems))
 
@@ -104,17 +113,25 @@ class _Pair:
 class _Found:
     """The tensors of an adapter, sorted by the weights that they fit."""
 
-    def __init__(self, homes: _Homes, base: Mapping[str, tuple[str, Shape]]) -> None:
+    def __init__(self, homes: _Homes, base: Mapping[str, tuple[str, Shape]], token_tables: Collection[str]) -> None:
         self.pairs: dict[str, _Pair] = {}
         self.replacements: dict[str, TensorInfo] = {}
         self.problems: list[tuple[str, str]] = []
         self._homes = homes
         self._base = base
+        self._token_tables = token_tables
+
+    def home(self, name: str) -> tuple[str, Shape]:
+        """Returns the dtype of a tensor of the base, and its shape once it is replaced."""
+        dtype, shape = self._base[name]
+        return dtype, self.replacements[name].shape if name in self.replacements else shape
 
     def add(self, name: str, info: TensorInfo) -> None:
         """Puts one tensor in its place, or records why there is none."""
         bare = name.removeprefix(PEFT_PREFIX)
         factor = _FACTOR.fullmatch(bare)
+        if _ORIGINAL.search(bare):
+            return
         try:
             if not is_float(info.dtype):
                 raise _Misfit(f"its dtype {info.dtype} is not one of weights")
@@ -129,7 +146,7 @@ class _Found:
         """Yields (weight, what is added to it); records what cannot be added."""
         for home, pair in self.pairs.items():
             try:
-                yield home, _delta(pair, config, self._base[home], is_transposed=is_transposed)
+                yield home, _delta(pair, config, self.home(home), is_transposed=is_transposed)
             except _Misfit as misfit:
                 self.problems.append((next(iter(pair.names.values())), str(misfit)))
 
@@ -145,9 +162,11 @@ class _Found:
             raise _Misfit("hubmerge does not know this kind of adapter tensor")
         home = self._homes.find(_WRAPPED.sub("", bare))
         dtype, shape = self._base[home]
-        if home in self.replacements:
-            raise _Misfit(f"{home} is replaced twice")
-        if shape != info.shape or not is_float(dtype):
+        if known := self.replacements.get(home):
+            self.replacements[home] = _plainly_named(known, info, home)
+            return
+        is_resized = home in self._token_tables and shape[1:] == info.shape[1:] and len(shape) == len(info.shape)
+        if not (shape == info.shape or is_resized) or not is_float(dtype):
             raise _Misfit(
                 f"it takes the place of {home}, {_size(shape)} {dtype}, but is {_size(info.shape)} {info.dtype}"
             )
@@ -176,6 +195,14 @@ class _Homes:
             options = " and ".join(".".join((*head, core)) for head in best[:2])
             raise _Misfit(f"it fits {options} of {self._label} equally well")
         return ".".join((*best[0], core))
+
+
+def _plainly_named(one: TensorInfo, other: TensorInfo, home: str) -> TensorInfo:
+    """Returns which of two tensors for one place peft loads, where it has saved a module under both of its names."""
+    plain = [info for info in (one, other) if ".modules_to_save." not in info.name]
+    if len(plain) != 1 or one.shape != other.shape:
+        raise _Misfit(f"{home} is replaced twice")
+    return plain[0]
 
 
 def _head_and_core(name: str) -> tuple[tuple[str, ...], str]:

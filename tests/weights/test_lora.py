@@ -163,3 +163,16 @@ def test_a_bias_or_a_saved_module_takes_the_place_of_the_base_s(name: str) -> No
 )
 def test_the_module_of_a_tensor(name: str, module: str) -> None:
     assert module_of(name) == module
+
+
+def test_a_module_that_peft_saved_under_both_of_its_names_is_one() -> None:
+    names = ["lm_head.modules_to_save.default.weight", "lm_head.original_module.weight", "lm_head.weight"]
+    for order in (names, names[::-1]):
+        fitted = fit({f"base_model.model.{name}": (32, 8) for name in order})
+        assert homes(fitted) == ["lm_head.weight"]
+        assert fitted.replacements["lm_head.weight"].name == "base_model.model.lm_head.weight"
+
+
+def test_two_copies_of_one_weight_are_a_problem() -> None:
+    fitted = fit(dict.fromkeys(("base_model.model.lm_head.weight", "lm_head.weight"), (32, 8)))
+    assert fitted.problems == (("lm_head.weight", "lm_head.weight is replaced twice"),)

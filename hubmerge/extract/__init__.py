@@ -1,0 +1,1 @@
+"""LoRA out: the low-rank difference of two checkpoints as an adapter in peft's format."""
