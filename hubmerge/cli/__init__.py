@@ -7,13 +7,14 @@ import sys
 
 import click
 
+from hubmerge.cli.card import card
 from hubmerge.cli.errors import Commands
 from hubmerge.cli.hub import hub
 from hubmerge.cli.lineage import lineage
 from hubmerge.cli.merge import merge, merge_and_push, plan
 from hubmerge.version import __version__
 
-COMMANDS = (plan, merge, merge_and_push, lineage, hub)
+COMMANDS = (plan, merge, merge_and_push, card, lineage, hub)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
