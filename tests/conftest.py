@@ -38,12 +38,22 @@ settings.register_profile("desk", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 from hubmerge.localhub import LocalHub  # noqa: E402
+from tests.lineage import monarch  # noqa: E402
+from tests.lineage.repos import api_of, publish  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
     with LocalHub(tmp_path_factory.mktemp("hub"), port=PORT) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def published_monarch(hub: LocalHub) -> str:
+    """The ancestry of AlphaMonarch-7B on the local Hub."""
+    publish(hub, *monarch.REPOS)
+    api_of(hub, monarch.GATED.split("/")[0]).update_repo_settings(monarch.GATED, gated="manual")
+    return monarch.ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,7 @@ LAYERS = (
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress", "merge.read_ahead", "merge.stream"),
     ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.summary", "merge.pipeline"),
     ("extract",),
+    ("merge.preview", "existing"),
     ("localhub",),
     ("cli", "__main__"),
 )
@@ -51,6 +52,7 @@ HUB_MODULES = (
     "weights.snapshot",
     "publish.hub",
     "publish.refusals",
+    "publish.small_files",
     "card.validate",
     "lineage.fetch",
     "cli.merge",

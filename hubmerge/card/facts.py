@@ -94,6 +94,7 @@ class ParentFacts:
         license: As its card has it; several are separated by commas.
         license_link: As its card has it: a URL, or a file of its repo.
         tags: Its card's tags, unfiltered; so are languages and datasets.
+        missing: Why nothing of it can be read any more, as a sentence without a full stop; None if it was read.
     """
 
     label: str
@@ -108,6 +109,7 @@ class ParentFacts:
     languages: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     is_base: bool = False
+    missing: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +148,14 @@ class MergeFacts:
         method_summary: One sentence: what the method does.
         parents: In the order of the recipe, the base model included.
         recipe_text: The recipe, verbatim.
-        normalised_recipe: The recipe with every default written out and every parent at its commit.
-        command: The command line that makes this merge again.
+        normalised_recipe: The recipe with every default written out and every parent at its commit; None where only
+            the names in the recipe are understood.
+        command: The command line that makes this merge again, from mergekit_config.yml beside it; None where there is
+            none.
         dtype: Of the weights, by its name in torch without the prefix: "bfloat16".
         architecture: First of `architectures` in config.json.
         pipeline_tag: The Hub's task id.
+        parameter_count: None where the weights' headers cannot be read.
         context_length: In tokens.
         tokenizer_from: Where the tokenizer comes from, as a phrase: "a/b", "the union of all parents' vocabularies";
             None if the merge has none.
@@ -158,10 +163,13 @@ class MergeFacts:
         template_from: Where the template comes from, as a phrase: "chatml", "that of a/b, the most common among the
             parents"; None where it is the tokenizer's.
         version: hubmerge's.
-        fingerprint: Of the plan.
+        torch_version: Of the torch that computed the weights; None where it is not known.
+        fingerprint: Of the plan; None where no plan was made.
         files: In the order in which they are listed.
         notes: Warnings of the plan, whole sentences.
         ancestry: None where nothing is known beyond the parents.
+        made_elsewhere: Whether another tool made it, so that the parents' commits are those of today, not those that
+            were merged.
     """
 
     repo_id: str | None
@@ -171,20 +179,22 @@ class MergeFacts:
     method_summary: str
     parents: tuple[ParentFacts, ...]
     recipe_text: str
-    normalised_recipe: str
-    command: str
+    normalised_recipe: str | None
+    command: str | None
     dtype: str
     architecture: str | None = None
     pipeline_tag: str | None = None
-    parameter_count: int
+    parameter_count: int | None
     context_length: int | None = None
     tokenizer_from: str | None
     chat_template: bool = False
     template_from: str | None = None
     seed: int | None = None
     version: str
-    fingerprint: str
+    torch_version: str | None = None
+    fingerprint: str | None = None
     files: tuple[FileFacts, ...] = ()
     notes: tuple[str, ...] = ()
     ancestry: AncestryFacts | None = None
+    made_elsewhere: bool = False
     licence: LicenceDecision

@@ -60,7 +60,9 @@ def model(parent: ParentFacts) -> Markdown:
     """Returns a parent's name, linked at the commit that was read; of a local folder only the last part of its path."""
     title = escape(parent_title(parent))
     address = commit_url(parent)
-    return Markdown(f"local folder {title}" if address is None else f"[{title}]({_link_target(address)})")
+    if address is None:
+        return Markdown(f"local folder {title}")
+    return title if parent.missing else Markdown(f"[{title}]({_link_target(address)})")
 
 
 def linked(item: tuple[str, str | None]) -> Markdown:

@@ -37,7 +37,7 @@ def card_metadata(facts: MergeFacts) -> dict[str, Any]:
         "tags": _tags(facts),
         "language": [language for language in languages if _LANGUAGE.fullmatch(language)],
         **_licence(facts.licence),
-        "datasets": [name for name in datasets if is_hub_id(name) and name not in _DATASET_BUILDERS],
+        "datasets": [name for name in datasets if _is_dataset(name)],
     }
     return {key: value for key, value in metadata.items() if value}
 
@@ -46,8 +46,10 @@ def merge_metadata(own: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[
     """Returns our front matter with what else an earlier card has: its own keys, tags, languages and data sets.
 
     What only a merge tool knows (the parents, the licence) is ours alone: an earlier value goes even if we have none.
+    Keys that no reader of cards knows are mended: `dataset` is `datasets`, `licence` says nothing.
     """
     merged = dict(own)
+    previous = _mended(previous)
     for key in _SHARED_KEYS:
         if key in previous:
             merged[key] = _distinct((*texts(own.get(key)), *texts(previous[key])))
@@ -60,6 +62,17 @@ def _licence(decision: LicenceDecision) -> dict[str, str | None]:
     if not decision.is_settled:
         return {}
     return {"license": decision.license, "license_name": decision.name, "license_link": decision.link}
+
+
+def _mended(previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an earlier card's metadata without the mistakes of the tools that write most cards."""
+    mended = {key: value for key, value in previous.items() if key not in ("datasets", "dataset", "licence")}
+    datasets = [name for key in ("datasets", "dataset") for name in texts(previous.get(key)) if _is_dataset(name)]
+    return mended | ({"datasets": datasets} if datasets else {})
+
+
+def _is_dataset(name: str) -> bool:
+    return is_hub_id(name) and name not in _DATASET_BUILDERS
 
 
 def _tags(facts: MergeFacts) -> list[str]:

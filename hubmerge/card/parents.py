@@ -21,6 +21,7 @@ def parent_facts(
     sha: str | None = None,
     gated: bool = False,
     is_base: bool = False,
+    missing: str | None = None,
 ) -> ParentFacts:
     """Returns a parent with what its card declares.
 
@@ -32,6 +33,7 @@ def parent_facts(
         sha: The commit that was read.
         gated: Whether the Hub asks its users to agree to terms.
         is_base: Whether it is the merge's base model.
+        missing: Why its card cannot be read, where that is so.
     """
     return ParentFacts(
         label=label,
@@ -46,6 +48,7 @@ def parent_facts(
         languages=texts(metadata.get("language")),
         datasets=texts(metadata.get("datasets")),
         is_base=is_base,
+        missing=missing,
     )
 
 

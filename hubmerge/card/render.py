@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from hubmerge.card.front_matter import write_card
 from hubmerge.card.lineage import lineage_graph
 from hubmerge.card.markdown import FILTERS, Markdown, printed
 from hubmerge.card.metadata import card_metadata, merge_metadata
-from hubmerge.card.sections import fence_section, replace_sections
+from hubmerge.card.sections import fence_section, replace_sections, split_opening
 from hubmerge.errors import CardError
 from hubmerge.weights.front_matter import read_metadata, split_card
 
 SECTIONS = (
-    *("summary", "parents", "method", "recipe", "reproduce", "tokenizer"),
-    *("usage", "lineage", "licence", "notes", "provenance"),
+    *("summary", "usage", "parents", "method", "recipe", "lineage"),
+    *("licence", "tokenizer", "notes", "reproduce", "provenance"),
 )
 """In the order of the card; each is a template of templates/sections, and one that prints nothing is left out."""
 
@@ -30,17 +31,24 @@ LICENCE_FILE_MARK = "<!-- hubmerge:licences -->\n"
 """First line of a LICENSE.md that is ours to replace."""
 
 
-def render_card(facts: MergeFacts, *, template: Path | None = None, previous: str | None = None) -> str:
+_TITLE = re.compile(r"\s*# .*\n")
+
+
+def render_card(
+    facts: MergeFacts, *, template: Path | None = None, previous: str | None = None, same_merge: bool = False
+) -> str:
     """Returns a README.md with front matter; the same facts give the same text.
 
     Of a card that is already there, text outside our sections and metadata that is not ours stay. A card without our
     sections was written by a person or by another tool: it stays whole, below ours, where it can mislead nobody about
-    this merge; once moved elsewhere by hand it stays there.
+    this merge; once moved elsewhere by hand it stays there. Where it tells of this very merge, its title and opening
+    stay first, ours follow, and the rest of it comes behind them.
 
     Args:
         facts: The merge.
         template: Lays out a new card in place of card.md.jinja; `sections/NAME.md.jinja` beside it replaces a section.
         previous: The README.md that the target has.
+        same_merge: Whether that is known to be of this merge, and not of what the repo held before.
 
     Raises:
         CardError: The template does not work, or the previous front matter cannot be read and so would be lost.
@@ -51,8 +59,8 @@ def render_card(facts: MergeFacts, *, template: Path | None = None, previous: st
     renewed = replace_sections(body, sections)
     if renewed is None:
         layout = template.name if template else CARD_TEMPLATE
-        renewed = _rendered(environment, layout, {"merge": facts, "sections": sections})
-        renewed += _earlier_text(body)
+        own = _rendered(environment, layout, {"merge": facts, "sections": sections})
+        renewed = _within(body, own) if same_merge else own + _earlier_text(body)
     return write_card(merge_metadata(card_metadata(facts), metadata), renewed)
 
 
@@ -112,6 +120,13 @@ def _read_previous(card: str) -> tuple[dict[str, Any], str]:
             f"the front matter of the target's README.md cannot be kept: {error}",
             hint="Repair the front matter, or delete the README.md, and publish again.",
         ) from error
+
+
+def _within(body: str, own: str) -> str:
+    """Returns a card's text with ours behind its opening; its title, if it has one, takes the place of ours."""
+    opening, rest = split_opening(body)
+    own = _TITLE.sub("", own, count=1) if _TITLE.match(opening) else own
+    return "\n\n".join(part.strip() for part in (opening, own, rest) if part.strip())
 
 
 def _earlier_text(body: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 _MARKER = re.compile(r"<!-- hubmerge:([a-z][a-z-]*) (begin|end) -->[ \t]*")
 _CODE_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+_HEADING = re.compile(r" {0,3}(#{1,6})\s")
 _NO_MARKER = ("", "")
 
 
@@ -69,6 +70,21 @@ def replace_sections(body: str, sections: Mapping[str, str]) -> str | None:
     return "".join(
         groups.pop(piece.name, "") if piece.name in present else _without_strays(piece, sections) for piece in pieces
     )
+
+
+def split_opening(body: str) -> tuple[str, str]:
+    """Returns a body up to its first heading below the title, and the rest; what a code block shows is no heading."""
+    lines = _lines(body)
+    fence, is_titled = "", False
+    for at, line in enumerate(lines):
+        code = _CODE_FENCE.match(line.rstrip("\n"))
+        if code:
+            fence = "" if fence and code[1].startswith(fence) else fence or code[1]
+        elif not fence and (heading := _HEADING.match(line)):
+            if is_titled or heading[1] != "#":
+                return "".join(lines[:at]), "".join(lines[at:])
+            is_titled = True
+    return body, ""
 
 
 def _without_strays(piece: Piece, names: Container[str]) -> str:

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from hubmerge.cli.card import card
 from hubmerge.cli.errors import Commands
 from hubmerge.cli.extract import extract_lora
 from hubmerge.cli.hub import hub
@@ -14,7 +15,7 @@ from hubmerge.cli.lineage import lineage
 from hubmerge.cli.merge import merge, merge_and_push, plan
 from hubmerge.version import __version__
 
-COMMANDS = (plan, merge, merge_and_push, extract_lora, lineage, hub)
+COMMANDS = (plan, merge, merge_and_push, card, lineage, extract_lora, hub)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -35,11 +35,11 @@ def _fail(message: str, hint: str | None, exit_code: int) -> None:
 
 
 def _complain(message: str, hint: str | None) -> None:
-    click.echo(f"Error: {_harmless(message)}", err=True)
+    click.echo(f"Error: {harmless(message)}", err=True)
     if hint:
-        click.echo(f"Hint: {_harmless(hint)}", err=True)
+        click.echo(f"Hint: {harmless(hint)}", err=True)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Returns the text with all characters escaped that could steer a terminal; names in it are other people's."""
     return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)

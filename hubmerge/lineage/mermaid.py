@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from hubmerge.card.lineage import mermaid_label
+from hubmerge.card.lineage import CLOSE, mermaid_label
 from hubmerge.lineage.appearance import Kind, Tone, kind_of, licence_title, made_by, tone_of
+from hubmerge.lineage.fold import folded
 from hubmerge.lineage.graph import Lineage, Node
 
 MOST_NODES = 40
@@ -30,15 +31,16 @@ _STROKES = {
 
 
 def lineage_chart(lineage: Lineage, *, most_nodes: int = MOST_NODES) -> str:
-    """Returns the flowchart: oldest above, the model below, base models joined by dotted lines.
+    """Returns the flowchart: oldest above, the model below, base models joined by dotted lines, like models folded.
 
     Of a larger ancestry the nearest `most_nodes` models are drawn, with what is left counted in one box.
     """
+    lineage, sizes = folded(lineage)
     shown = {node_id: f"n{index}" for index, node_id in enumerate(list(lineage.nodes)[:most_nodes])}
-    lines = ["flowchart TD"]
+    lines = ["flowchart TD", f"  {CLOSE}"]
     lines += [f"  {name}{_box(lineage.nodes[node_id])}" for node_id, name in shown.items()]
     lines += [f"  {line}" for line in _arrows(lineage, shown)]
-    lines += [f"  {line}" for line in _rest(lineage, shown)]
+    lines += [f"  {line}" for line in _rest(lineage, shown, sizes)]
     lines += [f"  {line}" for line in _styles(lineage, shown)]
     return "\n".join(lines)
 
@@ -57,8 +59,8 @@ def _arrows(lineage: Lineage, shown: dict[str, str]) -> Iterator[str]:
             yield f"{shown[edge.parent]} {arrow} {shown[edge.child]}"
 
 
-def _rest(lineage: Lineage, shown: dict[str, str]) -> Iterator[str]:
-    number = len(lineage.nodes) - len(shown)
+def _rest(lineage: Lineage, shown: dict[str, str], sizes: Mapping[str, int]) -> Iterator[str]:
+    number = sum(sizes.get(node_id, 1) for node_id in lineage.nodes if node_id not in shown)
     if number:
         yield f'rest["…+{number} ancestor{"s" * (number > 1)}"]'
         for child in dict.fromkeys(edge.child for edge in lineage.edges if edge.parent not in shown):

@@ -26,6 +26,8 @@ from hubmerge.weights.reference import ModelRef
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
+MERGE_COMMAND = "hubmerge merge-and-push mergekit_config.yml"
+
 PIPELINE_TAGS = (
     ("ForCausalLM", "text-generation"),
     ("LMHeadModel", "text-generation"),
@@ -92,6 +94,7 @@ def merge_facts(
     target: Target,
     shards: Sequence[StagedShard],
     side_files: Mapping[str, bytes],
+    arguments: Sequence[str] = (),
 ) -> MergeFacts:
     """Returns everything that the card says; before the merge `shards` is empty.
 
@@ -99,9 +102,10 @@ def merge_facts(
         target: Where the merge goes.
         shards: Of the merge, once they are made.
         side_files: The tokenizer's files, among others.
+        arguments: Options of the command line without which other bytes come out.
     """
     method = get_method(plan.recipe.method)
-    architecture = _architecture(plan.config)
+    architecture = architecture_of(plan.config)
     return MergeFacts(
         repo_id=target.repo_id,
         title=target.title,
@@ -111,17 +115,18 @@ def merge_facts(
         parents=tuple(parents),
         recipe_text=plan.recipe.text,
         normalised_recipe=normalised_recipe(plan),
-        command=f"hubmerge merge-and-push mergekit_config.yml {target.repo_id or 'YOUR_NAME/YOUR_MODEL'}",
-        dtype=str(plan.config.get("dtype") or plan.config.get("torch_dtype") or "float32"),
+        command=reproducing_command(target.repo_id, arguments),
+        dtype=dtype_of(plan.config) or "float32",
         architecture=architecture,
-        pipeline_tag=_pipeline_tag(architecture, plan.config),
+        pipeline_tag=pipeline_tag_of(architecture, plan.config),
         parameter_count=plan.parameter_count,
-        context_length=_context_length(plan.config),
+        context_length=context_length_of(plan.config),
         tokenizer_from=_tokenizer_from(plan.tokenizer, parents, side_files),
-        chat_template=_has_chat_template(side_files),
+        chat_template=has_chat_template(side_files),
         template_from=_template_from(plan.tokenizer, parents),
         seed=plan.recipe.seed,
         version=__version__,
+        torch_version=version("torch"),
         fingerprint=fingerprint(plan),
         files=tuple(FileFacts(path=s.filename, size_bytes=s.size_bytes, sha256=s.sha256) for s in shards),
         notes=plan.notes,
@@ -155,12 +160,26 @@ def _locked_parent(checkpoint: Checkpoint) -> LockedParent:
     )
 
 
-def _architecture(config: Mapping[str, Any]) -> str | None:
+def reproducing_command(repo_id: str | None, arguments: Sequence[str] = ()) -> str:
+    """Returns the command line that makes a merge again from its published recipe."""
+    target = repo_id or "YOUR_NAME/YOUR_MODEL"
+    return " ".join([MERGE_COMMAND, target, *arguments])
+
+
+def dtype_of(config: Mapping[str, Any]) -> str | None:
+    """Returns the dtype that a config.json states."""
+    stated = config.get("dtype") or config.get("torch_dtype")
+    return str(stated) if stated else None
+
+
+def architecture_of(config: Mapping[str, Any]) -> str | None:
+    """Returns the class that config.json names first."""
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else None
 
 
-def _pipeline_tag(architecture: str | None, config: Mapping[str, Any]) -> str | None:
+def pipeline_tag_of(architecture: str | None, config: Mapping[str, Any]) -> str | None:
+    """Returns the Hub's task id of what an architecture does; None if it does several things or is not known."""
     if architecture is None:
         return None
     if architecture.endswith("ForConditionalGeneration"):  # of texts, of speech, or of texts with images
@@ -168,7 +187,8 @@ def _pipeline_tag(architecture: str | None, config: Mapping[str, Any]) -> str | 
     return next((tag for ending, tag in PIPELINE_TAGS if architecture.endswith(ending)), None)
 
 
-def _context_length(config: Mapping[str, Any]) -> int | None:
+def context_length_of(config: Mapping[str, Any]) -> int | None:
+    """Returns how many tokens a model was made to read at most."""
     for holder in (config, text_config(config)):
         for key in CONTEXT_KEYS:
             if isinstance(holder.get(key), int):
@@ -196,5 +216,6 @@ def _template_from(tokenizer: PlannedTokenizer, parents: Sequence[ParentFacts]) 
     return "the recipe's own" if origin is None else origin
 
 
-def _has_chat_template(side_files: Mapping[str, bytes]) -> bool:
+def has_chat_template(side_files: Mapping[str, bytes]) -> bool:
+    """Returns whether the tokenizer's files, by name, hold a template."""
     return "chat_template.jinja" in side_files or b'"chat_template"' in side_files.get("tokenizer_config.json", b"")

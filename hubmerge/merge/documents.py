@@ -38,6 +38,7 @@ class Documents:
         lineage: None where it is not known.
         side_files: Tokenizer, template, generation and processor files.
         template: A card template in place of the shipped one.
+        arguments: Options of the command line without which other bytes come out.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Documents:
     target: Target
     side_files: Mapping[str, bytes]
     template: Path | None
+    arguments: tuple[str, ...] = ()
 
     def check(self, previous: Mapping[str, bytes]) -> tuple[str, ...]:
         """Renders the card as far as it is known and has the Hub look at it; returns the Hub's warnings.
@@ -58,7 +60,7 @@ class Documents:
         Raises:
             CardError: The card cannot be rendered, or the Hub refuses it.
         """
-        card = self._card([], previous)
+        card = self.card([], previous)
         return validate_card(card) if self.target.is_repo else ()
 
     def files(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -71,7 +73,7 @@ class Documents:
             LOCK_FILE: lock.encode(),
             **({} if self.lineage is None else {LINEAGE_FILE: render_lineage(self.lineage).encode()}),
             **self._licence_file(previous.get(LICENCE_FILE)),
-            CARD_FILENAME: self._card(shards, previous).encode(),
+            CARD_FILENAME: self.card(shards, previous).encode(),
         }
 
     def _licence_file(self, previous: bytes | None) -> dict[str, bytes]:
@@ -85,7 +87,8 @@ class Documents:
             return {}
         return {LICENCE_FILE: render_licence_file(self.licence, title=self.target.title).encode()}
 
-    def _card(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes]) -> str:
+    def card(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes]) -> str:
+        """Returns README.md; before the merge `shards` is empty, and `previous` is as for `check`."""
         facts = merge_facts(
             self.plan,
             self.parents,
@@ -93,6 +96,7 @@ class Documents:
             target=self.target,
             shards=shards,
             side_files=self.side_files,
+            arguments=self.arguments,
         )
         facts = replace(facts, ancestry=None if self.lineage is None else ancestry_facts(self.lineage))
         earlier = previous.get(CARD_FILENAME)
@@ -109,6 +113,7 @@ def write_documents(
     licence: LicenceDecision,
     ancestry: Ancestry,
     template: Path | None,
+    arguments: Sequence[str] = (),
 ) -> Documents:
     """Returns the writer of a merge's documents, the donor's small files read."""
     return Documents(
@@ -120,6 +125,7 @@ def write_documents(
         target=target,
         side_files=side_files(plan.tokenizer, plan.donor, checkpoints),
         template=template,
+        arguments=tuple(arguments),
     )
 
 

@@ -26,8 +26,17 @@ from hubmerge.weights.reference import ModelRef
 
 def normalised_recipe(plan: Plan) -> str:
     """Returns YAML that makes the same merge even after the parents have moved on."""
-    commits = {parent.ref: parent.sha for parent in plan.parents}
-    return yaml.safe_dump(_recipe(plan.recipe, commits), sort_keys=False, allow_unicode=True, width=120)
+    return pinned_recipe(plan.recipe, {parent.ref: parent.sha for parent in plan.parents})
+
+
+def pinned_recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> str:
+    """Returns a recipe as YAML, every default stated and every model at its commit.
+
+    Args:
+        recipe: What is merged.
+        commits: By model or adapter alone; those that have none keep the revision that the recipe names.
+    """
+    return yaml.safe_dump(_recipe(recipe, commits), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:

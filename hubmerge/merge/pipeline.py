@@ -54,6 +54,13 @@ class MergeOptions:
     template: Path | None = None
     lineage: bool = True
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Those of the command line without which other bytes come out."""
+        seed = () if self.seed is None else ("--seed", str(self.seed))
+        shards = () if self.shard_bytes == DEFAULT_SHARD_BYTES else ("--shard-size", str(self.shard_bytes))
+        return (*seed, *shards, *(("--lenient",) if self.lenient else ()))
+
 
 DEFAULT_OPTIONS = MergeOptions()
 
@@ -165,7 +172,7 @@ def merge_and_push(
 
 
 def _run(merge: OpenMerge, publisher: Publisher, target: Target, progress: Progress) -> Published:
-    documents = _documents(merge, target)
+    documents = merge_documents(merge, target)
     if target.is_repo:
         check_publishable(documents.licence)
     try:
@@ -182,7 +189,7 @@ def _run(merge: OpenMerge, publisher: Publisher, target: Target, progress: Progr
         publisher.close()
 
 
-def _documents(merge: OpenMerge, target: Target) -> Documents:
+def merge_documents(merge: OpenMerge, target: Target) -> Documents:
     """Returns the writer of the documents; the ancestry is read and the licence decided."""
     ancestry = _ancestry(merge, title=target.repo_id or target.title)
     return write_documents(
@@ -192,6 +199,7 @@ def _documents(merge: OpenMerge, target: Target) -> Documents:
         licence=_decided(merge, ancestry, repo_id=target.repo_id),
         ancestry=ancestry,
         template=merge.options.template,
+        arguments=merge.options.arguments,
     )
 
 

@@ -134,6 +134,51 @@ def test_metadata_of_other_hands_stays_and_comes_last():
     assert list(merged)[-1] == "thumbnail"
 
 
+def test_keys_that_other_tools_misspell_are_mended():
+    previous = {"licence": "license", "dataset": "argilla/dpo", "datasets": ["/data/mine", "json", "squad"]}
+    merged = merge_metadata(card_metadata(MONARCH), previous)
+    assert merged["datasets"] == ["squad", "argilla/dpo"]
+    assert not {"licence", "dataset"} & set(merged)
+
+
+def test_a_key_that_is_mended_to_nothing_is_no_key():
+    assert "datasets" not in merge_metadata(card_metadata(MONARCH), {"dataset": "generator"})
+
+
+def test_evaluation_results_of_an_earlier_card_stay_whole_even_without_a_models_name():
+    results = [{"results": [{"task": {"type": "text-generation"}, "metrics": [{"type": "acc", "value": 0.5}]}]}]
+    previous = f"---\n{yaml.safe_dump({'model-index': results})}---\n# Mine\n"
+    card = render_card(MONARCH, previous=previous)
+    assert yaml.safe_load(card.split("---")[1])["model-index"] == results
+
+
+@pytest.mark.parametrize(
+    "previous", ["\ufeff---\r\nlanguage: no\r\n---\r\n# Mine\r\n", "---\nlanguage: no\n---\n# Mine\n"]
+)
+def test_an_earlier_card_may_have_a_byte_order_mark_and_other_line_ends(previous: str):
+    card = render_card(MONARCH, previous=previous)
+    assert yaml.safe_load(card.split("---")[1])["language"] == ["en", "no"]
+    assert card.endswith("\n# Mine\n")
+    assert "\r" not in card
+
+
+def test_the_relation_is_there_though_the_clients_card_data_has_no_such_field():
+    assert ModelCard(render_card(MONARCH)).data.get("base_model_relation") == "merge"
+
+
+def test_the_card_has_what_merge_cards_lack():
+    card = render_card(MONARCH)
+    wanted = ("base_model:", "base_model_relation: merge", OMNI.sha or "", "Random seed 42", "a" * 64, "hubmerge 0.1.0")
+    assert [text for text in wanted if text not in card] == []
+
+
+def test_no_licence_is_made_up():
+    undecided = LicenceDecision(license=None, outcome=Outcome.CONSENT, reasons=())
+    front = render_card(replace(MONARCH, licence=undecided)).split("---")[1]
+    assert "apache-2.0" not in front
+    assert "license" not in front
+
+
 def test_what_only_a_merge_tool_knows_does_not_outlive_its_merge():
     previous = {"base_model": ["gone/parent"], "license": "other", "license_name": "qwen", "license_link": "LICENSE"}
     merged = merge_metadata(card_metadata(with_parents(local("/mine"))), previous)

@@ -12,11 +12,21 @@ import pytest
 from huggingface_hub import RepoCard
 from markdown_it import MarkdownIt
 
-from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, Outcome, ParentFacts, ParentLicence
+from hubmerge.card.facts import (
+    AncestryFacts,
+    FileFacts,
+    LicenceDecision,
+    MergeFacts,
+    Outcome,
+    ParentFacts,
+    ParentLicence,
+)
 from hubmerge.card.licence import join_licences, override_licence
+from hubmerge.card.lineage import lineage_graph
 from hubmerge.card.render import SECTIONS, render_card, render_licence_file, templates_folder
 from hubmerge.errors import CardError
 from hubmerge.weights.front_matter import split_card
+from tests.card.examples import FOURTEEN_MERGED
 from tests.card.facts import BASE, LICENCE, MONARCH, OMNI
 from tests.checkpoints import write_llama
 
@@ -126,7 +136,29 @@ def test_sections_without_facts_are_left_out():
 
 def test_many_parents_are_counted_in_the_claim():
     card = render_card(replace(MONARCH, parents=(OMNI,) * 14))
-    assert "A merge of 14 models (DARE-TIES):" in card
+    assert "\n**DARE-TIES merge** of 14 models.\n" in card
+
+
+def test_many_parents_on_a_base_name_the_base():
+    assert "\n**DARE-TIES merge** of 14 models on [mistralai/Mistral-7B-v0.1](" in render_card(FOURTEEN_MERGED)
+
+
+def test_a_chart_of_many_parents_counts_what_it_leaves_out():
+    lines = lineage_graph(FOURTEEN_MERGED).splitlines()
+    assert (lines[0], lines[-1]) == ("flowchart LR", "  rest --> merge")
+    assert '  rest["…+8 parents"]' in lines
+    assert '  p0 -.->|"base model"| merge' in lines
+
+
+def test_the_claim_of_a_merge_that_needs_care_says_so_first():
+    ancestry = AncestryFacts(chart="flowchart TD", summary="3 ancestors", warnings=("a/b is gone.", "c/d is gone."))
+    summary = render_card(replace(MONARCH, ancestry=ancestry)).partition("<!-- hubmerge:summary end -->")[0]
+    assert "\n> **Before you use it:** its ancestry has 2 open points, listed under [Lineage](#lineage).\n" in summary
+
+
+def test_torch_is_named_with_hubmerge():
+    card = render_card(replace(MONARCH, torch_version="2.13.0"))
+    assert "\n- Made by hubmerge 0.1.0 with torch 2.13.0\n- Plan `sha256:3f0b6d8e`\n- Random seed 42\n" in card
 
 
 def test_a_local_parent_is_named_without_its_path_and_a_reader_is_told():

@@ -74,8 +74,8 @@ def test_an_audit_marks_what_needs_consent_and_ends_with_the_licence() -> None:
 
 def test_the_chart_joins_bases_by_dotted_lines_and_shapes_kinds(alpha: Lineage) -> None:
     lines = lineage_chart(alpha).splitlines()
-    assert lines[:3] == [
-        "flowchart TD",
+    assert lines[0] == "flowchart TD"
+    assert lines[2:4] == [
         '  n0("mlabonne/AlphaMonarch-7B<br/>fine-tune · dpo · cc-by-nc-4.0")',
         '  n1("mlabonne/NeuralMonarch-7B<br/>fine-tune · dpo · cc-by-nc-4.0")',
     ]
@@ -83,6 +83,14 @@ def test_the_chart_joins_bases_by_dotted_lines_and_shapes_kinds(alpha: Lineage) 
     assert '  n4>"mlabonne/NeuBeagle-7B<br/>deleted or private"]' in lines
     assert {"  n7 --> n3", "  n7 --> n5", "  n6 -.-> n2"} <= set(lines)
     assert sum(line.startswith("  class ") for line in lines) == 5
+
+
+def test_models_that_differ_in_their_names_alone_are_one_box(alpha: Lineage) -> None:
+    lines = lineage_chart(alpha).splitlines()
+    boxes = [line for line in lines if "unnamed/" in line]
+    assert len(boxes) == 1
+    assert boxes[0].endswith('["unnamed/mistral-7b-model-01 and 13 more<br/>no known parents · apache-2.0"]')
+    assert sum("-->" in line or "-.->" in line for line in lines) == len(alpha.edges) - 13
 
 
 def test_a_deep_chart_counts_what_it_leaves_out(alpha: Lineage) -> None:
@@ -94,7 +102,7 @@ def test_a_deep_chart_counts_what_it_leaves_out(alpha: Lineage) -> None:
 def test_hostile_names_do_not_break_the_chart() -> None:
     hostile = node('b"]; click n0', state=State.LOCAL)
     lines = lineage_chart(Lineage(hostile.id, {hostile.id: hostile}, ())).splitlines()
-    assert lines[1] == '  n0>"b#34;#93;#59; click n0<br/>local folder"]'
+    assert lines[2] == '  n0>"b#34;#93;#59; click n0<br/>local folder"]'
 
 
 def test_the_record_is_stable_json(alpha: Lineage) -> None:
