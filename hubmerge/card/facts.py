@@ -145,6 +145,7 @@ class MergeFacts:
         method_paper: URL of its paper or source; None for folklore.
         method_summary: One sentence: what the method does.
         parents: In the order of the recipe, the base model included.
+        tags: Besides those that every merge has.
         recipe_text: The recipe, verbatim.
         normalised_recipe: The recipe with every default written out and every parent at its commit.
         command: The command line that makes this merge again.
@@ -170,6 +171,7 @@ class MergeFacts:
     method_paper: str | None = None
     method_summary: str
     parents: tuple[ParentFacts, ...]
+    tags: tuple[str, ...] = ()
     recipe_text: str
     normalised_recipe: str
     command: str

@@ -12,9 +12,8 @@ from typing import Any
 from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, ParentFacts
 from hubmerge.card.lock import LockedFile, LockedOutput, LockedParent, LockFacts
 from hubmerge.card.parents import parent_facts, parent_title
-from hubmerge.merge.explain import parent_role
+from hubmerge.merge.explain import method_words, parent_role
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.methods import get_method
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
@@ -100,7 +99,7 @@ def merge_facts(
         shards: Of the merge, once they are made.
         side_files: The tokenizer's files, among others.
     """
-    method = get_method(plan.recipe.method)
+    method = method_words(plan.recipe)
     architecture = _architecture(plan.config)
     return MergeFacts(
         repo_id=target.repo_id,
@@ -109,6 +108,7 @@ def merge_facts(
         method_paper=method.paper,
         method_summary=method.summary,
         parents=tuple(parents),
+        tags=("moe",) if plan.recipe.mixture else (),
         recipe_text=plan.recipe.text,
         normalised_recipe=normalised_recipe(plan),
         command=f"hubmerge merge-and-push mergekit_config.yml {target.repo_id or 'YOUR_NAME/YOUR_MODEL'}",
