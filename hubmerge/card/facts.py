@@ -147,6 +147,7 @@ class MergeFacts:
         method_paper: URL of its paper or source; None for folklore.
         method_summary: One sentence: what the method does.
         parents: In the order of the recipe, the base model included.
+        tags: Besides those that every merge has.
         recipe_text: The recipe, verbatim.
         normalised_recipe: The recipe with every default written out and every parent at its commit; None where only
             the names in the recipe are understood.
@@ -178,6 +179,7 @@ class MergeFacts:
     method_paper: str | None = None
     method_summary: str
     parents: tuple[ParentFacts, ...]
+    tags: tuple[str, ...] = ()
     recipe_text: str
     normalised_recipe: str | None
     command: str | None

@@ -77,7 +77,7 @@ def _is_dataset(name: str) -> bool:
 
 def _tags(facts: MergeFacts) -> list[str]:
     inherited = {tag for parent in facts.parents for tag in parent.tags}
-    return [*OWN_TAGS, *(tag for tag in CARRIED_TAGS if tag in inherited)]
+    return [*OWN_TAGS, *facts.tags, *(tag for tag in CARRIED_TAGS if tag in inherited)]
 
 
 def _distinct(items: Iterable[str | None]) -> list[str]:

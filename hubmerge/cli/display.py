@@ -22,8 +22,7 @@ from rich.text import Text
 
 from hubmerge.card.facts import LicenceDecision, Outcome
 from hubmerge.lineage import crawl
-from hubmerge.merge.explain import parent_role, tensor_groups
-from hubmerge.merge.methods import get_method
+from hubmerge.merge.explain import method_words, parent_role, tensor_groups
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.progress import Stage
 
@@ -45,7 +44,7 @@ def size_text(size_bytes: float) -> str:
 
 def plan_view(plan: Plan, *, memory_bytes: int, licence: LicenceDecision) -> RenderableType:
     """Returns a plan for reading: parents, what becomes of which tensors, output files, cost, licence and notes."""
-    method = get_method(plan.recipe.method)
+    method = method_words(plan.recipe)
     cost = (
         f"reads {size_text(plan.read_bytes)} of {size_text(sum(parent.stored_bytes for parent in plan.parents))}"
         f" · writes {size_text(plan.write_bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"

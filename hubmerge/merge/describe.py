@@ -12,9 +12,8 @@ from typing import Any
 from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, ParentFacts
 from hubmerge.card.lock import LockedFile, LockedOutput, LockedParent, LockFacts
 from hubmerge.card.parents import parent_facts, parent_title
-from hubmerge.merge.explain import parent_role
+from hubmerge.merge.explain import method_words, parent_role
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.methods import get_method
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
@@ -104,7 +103,7 @@ def merge_facts(
         side_files: The tokenizer's files, among others.
         arguments: Options of the command line without which other bytes come out.
     """
-    method = get_method(plan.recipe.method)
+    method = method_words(plan.recipe)
     architecture = architecture_of(plan.config)
     return MergeFacts(
         repo_id=target.repo_id,
@@ -113,6 +112,7 @@ def merge_facts(
         method_paper=method.paper,
         method_summary=method.summary,
         parents=tuple(parents),
+        tags=("moe",) if plan.recipe.mixture else (),
         recipe_text=plan.recipe.text,
         normalised_recipe=normalised_recipe(plan),
         command=reproducing_command(target.repo_id, arguments),

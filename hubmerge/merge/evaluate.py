@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubmerge.lazy_torch import torch
-from hubmerge.merge.expr import AddLora, Expr, Load, Merge, RemapRows, Same, loads
+from hubmerge.merge.expr import AddLora, Expr, Load, Merge, Random, RemapRows, Same, loads
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Block, blocks_of
 from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, Stored, can_run
+from hubmerge.merge.random_numbers import random_block
 from hubmerge.weights.dtypes import FLOAT_NAMES
 from hubmerge.weights.header import item_size
 
@@ -66,6 +67,11 @@ def needs_torch(expr: Expr) -> bool:
     return not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)])) or any(
         map(needs_torch, expr.inputs)
     )
+
+
+def rounded(values: Tensor, dtype: str) -> Bytes:
+    """Returns the bytes of values that are rounded to a safetensors dtype."""
+    return values.to(_torch_dtype(dtype)).contiguous().view(torch.uint8).numpy()
 
 
 def _torch_dtype(dtype: str) -> torch.dtype:
@@ -113,8 +119,7 @@ class _Computed:
     def rounded(self, block: Block, dtype: str) -> Bytes:
         """Returns a block in any dtype, good until the next call."""
         with torch.inference_mode():
-            values = self.load(block).to(_torch_dtype(dtype))
-            return values.contiguous().view(torch.uint8).numpy()
+            return rounded(self.load(block), dtype)
 
 
 def _node(expr: Expr, source: Source) -> _Node:
@@ -125,6 +130,8 @@ def _node(expr: Expr, source: Source) -> _Node:
         return _Adapted(expr, _node(expr.weight, source), _Leaf(expr.a, source), _Leaf(expr.b, source))
     if isinstance(expr, RemapRows):
         return _Remapped(expr, [_held(operand, source) for operand in expr.inputs])
+    if isinstance(expr, Random):
+        return _Drawn(expr)
     assert isinstance(expr, Load), "arithmetic on a tensor that is only copied"
     return _Leaf(expr, source)
 
@@ -201,6 +208,19 @@ def _widened(stored: Stored, *, is_double: bool) -> Tensor:
     """Returns a copy in the dtype of arithmetic."""
     values = torch.from_numpy(stored.data).view(_torch_dtype(stored.dtype))
     return values.to(torch.float64 if is_double else torch.float32, copy=True)
+
+
+class _Drawn(_Computed):
+    """Random numbers."""
+
+    is_double = False
+
+    def __init__(self, expr: Random) -> None:
+        self.shape = expr.shape
+        self._expr = expr
+
+    def load(self, block: Block) -> Tensor:
+        return random_block(self._expr, block)
 
 
 class _Adapted(_Computed):

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
-from hubmerge.merge.expr import AddLora, Expr, Load, Merge, RemapRows, Same
+from hubmerge.merge.expr import AddLora, Expr, Gate, Load, Merge, Random, RemapRows, Same
 from hubmerge.merge.layers import name_pattern
+from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Value
 from hubmerge.merge.plan import OutputTensor, Plan
-from hubmerge.merge.recipe import Recipe, SliceSource, Source, TokenizerChoice
+from hubmerge.merge.recipe import PROMPTED_MODES, Expert, Mixture, Recipe, SliceSource, Source, TokenizerChoice
 from hubmerge.merge.settings import Constant, Filtered, Gradient, Setting
 from hubmerge.merge.token_rules import tokenizer_sources
 from hubmerge.weights.reference import ModelRef
 
 SHOWN_VALUES = 5
+SHOWN_PROMPTS = 3
+SHOWN_CHARACTERS = 60
+"""Of a prompt, which may be pages."""
+
+
+@dataclass(frozen=True)
+class MethodWords:
+    """A method as people are told of it; see `Method`."""
+
+    title: str
+    paper: str | None
+    summary: str
+
+
+MIXTURE_WORDS = MethodWords(
+    title="Mixture of experts",
+    paper="https://arxiv.org/abs/2212.05055",
+    summary="The feed-forward layers of dense models become the experts of one model, between which a router chooses "
+    "for each token; everything else is the base model's.",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,14 @@ def tensor_groups(plan: Plan) -> tuple[TensorGroup, ...]:
     return tuple(groups.values())
 
 
+def method_words(recipe: Recipe) -> MethodWords:
+    """Returns title, paper and summary of what a recipe does."""
+    if recipe.mixture is not None:
+        return MIXTURE_WORDS
+    method = get_method(recipe.method)
+    return MethodWords(method.title, method.paper, method.summary)
+
+
 def parent_role(recipe: Recipe, ref: ModelRef) -> str:
     """Returns what a model is to the merge, as a phrase: "base model", "weight 0.36, density 0.65", "layers 0-24".
 
@@ -78,25 +108,29 @@ def _made_by(expr: Expr) -> str:
             return "identical in all"
         case RemapRows():
             return f"{' and '.join(dict.fromkeys(map(_made_by, expr.inputs)))} by token"
-        case Merge() | AddLora():
+        case Gate():
+            return f"router from prompts ({expr.routing.mode})"
+        case Merge() | AddLora() | Random():
             return _tree(expr)
 
 
-def _tree(expr: Merge | AddLora) -> str:
+def _tree(expr: Merge | AddLora | Random) -> str:
     """Returns the methods of a merge and of those in it; `by token` where rows of the inputs are in another order."""
     if isinstance(expr, AddLora):
         return "base + LoRA"
+    if isinstance(expr, Random):
+        return f"random {expr.kind}"
     by_token = any(isinstance(operand, RemapRows) for operand in expr.inputs)
     nested = dict.fromkeys(_tree(part) for operand in expr.inputs for part in _computed(operand))
     method = f"{expr.method} by token" if by_token else expr.method
     return f"{method}({', '.join(nested)})" if nested else method
 
 
-def _computed(operand: Expr) -> tuple[Merge | AddLora, ...]:
+def _computed(operand: Expr) -> tuple[Merge | AddLora | Random, ...]:
     """Returns what is computed in an operand before its rows are put in order."""
     if isinstance(operand, RemapRows):
         return tuple(part for inner in operand.inputs for part in _computed(inner))
-    return (operand,) if isinstance(operand, Merge | AddLora) else ()
+    return (operand,) if isinstance(operand, Merge | AddLora | Random) else ()
 
 
 def _parameters(exprs: Sequence[Expr]) -> str:
@@ -147,6 +181,8 @@ def _mentions(recipe: Recipe) -> Iterator[tuple[ModelRef, str]]:
                 yield from _nested_mentions(source.model)
             else:
                 yield source.model, _role_in_slice(source, is_base=source.model == base)
+    if recipe.mixture is not None:
+        yield from _expert_mentions(recipe.mixture)
     if recipe.tokenizer is not None:
         yield from _tokenizer_mentions(recipe.tokenizer)
 
@@ -167,6 +203,35 @@ def _base_mentions(base: Source | None) -> Iterator[tuple[ModelRef, str]]:
 def _nested_mentions(nested: Recipe) -> Iterator[tuple[ModelRef, str]]:
     name = nested.name or nested.method
     return ((model, f"in {name}: {role}" if role else "") for model, role in _mentions(nested))
+
+
+def _expert_mentions(mixture: Mixture) -> Iterator[tuple[ModelRef, str]]:
+    titles = [f"expert {number}" for number in range(len(mixture.experts))]
+    titles += ["shared expert"] * len(mixture.shared_experts)
+    for title, expert in zip(titles, mixture.all_experts, strict=True):
+        if isinstance(expert.model, Recipe):
+            yield from _nested_mentions(expert.model)
+        else:
+            yield expert.model, _role_of_expert(title, expert, with_prompts=mixture.gate_mode in PROMPTED_MODES)
+
+
+def _role_of_expert(title: str, expert: Expert, *, with_prompts: bool) -> str:
+    parts = [title]
+    if with_prompts and expert.positive_prompts:
+        parts[0] += f" for {_quoted(expert.positive_prompts)}"
+    if with_prompts and expert.negative_prompts:
+        parts.append(f"not for {_quoted(expert.negative_prompts)}")
+    if expert.noise_scale:
+        parts.append(f"noise {expert.noise_scale:g}")
+    if expert.residual_scale != 1:
+        parts.append(f"residual scale {expert.residual_scale:g}")
+    return ", ".join(parts)
+
+
+def _quoted(prompts: Sequence[str]) -> str:
+    shown = [f"“{shorten(prompt, SHOWN_CHARACTERS, placeholder='…')}”" for prompt in prompts[:SHOWN_PROMPTS]]
+    hidden = len(prompts) - len(shown)
+    return ", ".join(shown) + (f" and {hidden} more" if hidden else "")
 
 
 def _role_in_slice(source: SliceSource, *, is_base: bool) -> str:

@@ -5,12 +5,16 @@ Expr
 ├── AddLora     a tensor and the low-rank delta that an adapter adds to it
 ├── Same        a tensor that every parent must hold identically: integers, masks, position ids
 ├── RemapRows   rows of expressions in another order: embeddings brought to one vocabulary
+├── Random      random numbers: a router that nobody has taught yet, noise that tells experts apart
+├── Gate        a router's matrix from prompts, found before anything is streamed; never part of another expression
 └── Merge       a method applied to expressions, which may be merges themselves
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from hubmerge.merge.methods.method import Settings
 from hubmerge.merge.row_map import RowMap
@@ -94,7 +98,58 @@ class RemapRows:
     shape: tuple[int, ...]
 
 
-Expr = Load | AddLora | Same | RemapRows | Merge
+@dataclass(frozen=True)
+class Random:
+    """Random numbers that depend on nothing but these attributes and the element's place.
+
+    Attributes:
+        name: What tells it from other random tensors of the same seed.
+        kind: `normal` with mean 0, or `uniform` around 0.
+        scale: Standard deviation of the one, half the width of the other.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    seed: int
+    kind: Literal["normal", "uniform"]
+    scale: float = 1.0
+    inputs: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """What the routers of a model are found from: prompts, and the model that they are put to.
+
+    Attributes:
+        mode: `cheap_embed` compares embeddings, `hidden_last` and `hidden_avg` what goes into each layer, at the last
+            token or over all of them.
+        prompts: For each expert the texts that it is for and those that it is not for.
+        embedding: `(vocab, hidden)`.
+        layers: Of each layer that the prompts run through the weights by their names in it; none for `cheap_embed`.
+        layer_elements: Weights of the largest of these layers.
+        config: config.json of the model.
+    """
+
+    mode: str
+    prompts: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    embedding: Expr
+    layers: tuple[Mapping[str, Expr], ...]
+    layer_elements: int
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The router of one layer for the experts [first, stop) of its prompts: `(stop - first, hidden)`."""
+
+    routing: Routing
+    layer: int
+    first: int
+    stop: int
+    inputs: tuple[Expr, ...] = ()
+
+
+Expr = Load | AddLora | Same | RemapRows | Random | Gate | Merge
 
 
 def loads(expr: Expr) -> tuple[Load, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from hubmerge.merge.expr import AddLora, Expr, Load, RemapRows, Same
+from hubmerge.merge.expr import AddLora, Expr, Gate, Load, Random, RemapRows, Routing, Same
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
 from hubmerge.version import __version__
@@ -54,6 +54,10 @@ def _expr(expr: Expr, digests: dict[int, str]) -> str:
 def _described(expr: Expr, digests: dict[int, str]) -> list[Any]:
     if isinstance(expr, Load):
         return ["load", expr.parent, expr.file, expr.tensor.name, expr.tensor.start, expr.tensor.stop]
+    if isinstance(expr, Random):
+        return ["random", expr.name, expr.shape, expr.seed, expr.kind, expr.scale]
+    if isinstance(expr, Gate):
+        return ["gate", _routing(expr.routing, digests), expr.layer, expr.first, expr.stop]
     inputs = [_expr(operand, digests) for operand in expr.inputs]
     if isinstance(expr, Same):
         return ["same", inputs]
@@ -63,6 +67,11 @@ def _described(expr: Expr, digests: dict[int, str]) -> list[Any]:
         return ["rows", inputs, expr.index.digest, expr.shape]
     settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]
     return ["merge", expr.method, expr.name, inputs, expr.has_base, settings, expr.seed, expr.dtype]
+
+
+def _routing(routing: Routing, digests: dict[int, str]) -> list[Any]:
+    layers = [{name: _expr(weight, digests) for name, weight in layer.items()} for layer in routing.layers]
+    return [routing.mode, routing.prompts, _expr(routing.embedding, digests), layers, routing.config]
 
 
 def _digest(value: Any) -> str:

@@ -11,6 +11,8 @@ import yaml
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.recipe import (
+    Expert,
+    Mixture,
     ModelToken,
     Recipe,
     Slice,
@@ -41,6 +43,8 @@ def pinned_recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> str
 
 def _recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
     whole = recipe.whole_models
+    if recipe.mixture is not None:
+        return _mixture(recipe, recipe.mixture, commits)
     content = {
         "merge_method": recipe.method,
         "base_model": None if recipe.base_model is None else _source(recipe.base_model, commits),
@@ -54,6 +58,33 @@ def _recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str,
         "seed": recipe.seed,
     }
     return {key: value for key, value in content.items() if value is not None and value != {}}
+
+
+def _mixture(recipe: Recipe, mixture: Mixture, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    content = {
+        "merge_method": recipe.method,
+        "base_model": None if recipe.base_model is None else _source(recipe.base_model, commits),
+        "gate_mode": mixture.gate_mode,
+        "experts_per_token": mixture.experts_per_token,
+        "experts": [_expert(expert, commits) for expert in mixture.experts],
+        "shared_experts": [_expert(expert, commits) for expert in mixture.shared_experts] or None,
+        "architecture": mixture.architecture,
+        "chat_template": recipe.chat_template,
+        "dtype": recipe.dtype,
+        "out_dtype": recipe.out_dtype,
+        "seed": recipe.seed,
+    }
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _expert(expert: Expert, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    prompts = {"positive_prompts": list(expert.positive_prompts), "negative_prompts": list(expert.negative_prompts)}
+    return {
+        "source_model": _source(expert.model, commits),
+        **{key: texts for key, texts in prompts.items() if texts},
+        "noise_scale": expert.noise_scale,
+        "residual_scale": expert.residual_scale,
+    }
 
 
 def _slice(slice_: Slice, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hubmerge.merge.describe import Target, parents_of
 from hubmerge.merge.documents import REPLACED_FILES, Documents, write_documents
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import LicenceChoice, check_publishable, decide_licence, unsettled
+from hubmerge.merge.moe.gates import find_gates
 from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, model_refs
 from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
@@ -230,9 +231,11 @@ def _make_shards(
     for arrived in done:
         progress.skip(arrived.filename, arrived.size_bytes)
     files = [checkpoint.files for checkpoint in merge.checkpoints]
+    options = merge.options.stream
+    gates = find_gates(merge.plan, todo, merge.checkpoints, options=options, progress=progress)
     with (
         _uploading() as uploader,
-        open_stream(todo, files, options=merge.options.stream, progress=progress) as stream,
+        open_stream(todo, files, options=options, progress=progress, gates=gates) as stream,
     ):
         pending: list[Future[StagedShard]] = []
         for shard in todo:

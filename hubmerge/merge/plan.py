@@ -15,7 +15,9 @@ from hubmerge.errors import PlanError, RecipeError
 from hubmerge.merge.adapted import stored_models
 from hubmerge.merge.assemble import Findings, assemble, sentences
 from hubmerge.merge.chat_template import with_chat_template
-from hubmerge.merge.expr import Expr, loads
+from hubmerge.merge.expr import Expr, Gate, Load, Routing, loads
+from hubmerge.merge.moe.assemble import assemble_mixture
+from hubmerge.merge.moe.check import check_mixture
 from hubmerge.merge.planned import PlannedModel, PlannedTensor, PlannedTokenizer, planned_model
 from hubmerge.merge.recipe import Recipe, Source
 from hubmerge.merge.result_config import result_config
@@ -110,8 +112,13 @@ class Plan:
         return (tensor for shard in self.shards for tensor in shard.tensors)
 
     @property
+    def routing(self) -> Routing | None:
+        """What the routers are found from before anything is streamed; None where no prompts decide them."""
+        return _routing(self.shards)
+
+    @property
     def read_bytes(self) -> int:
-        """Bytes of weights to read."""
+        """Bytes of weights to read; of embeddings that prompts need alone, nothing is counted."""
         return sum(parent.read_bytes for parent in self.parents)
 
     @property
@@ -204,6 +211,8 @@ class _Planner:
 
     def plan(self, recipe: Recipe) -> tuple[PlannedModel, int]:
         """Returns the recipe's result as a model, and its number of layers."""
+        if recipe.mixture is not None:
+            return self._mixture(recipe)
         aligned = self._align(recipe)
         sections, tensors = assemble(recipe, aligned, self._findings)
         donor = aligned(recipe.base_model or recipe.slices[0].sources[0].model)
@@ -215,6 +224,19 @@ class _Planner:
         if problem := torn_vocabulary(model, donor):
             self._findings.problem(*problem)
         return model, len(layers)
+
+    def _mixture(self, recipe: Recipe) -> tuple[PlannedModel, int]:
+        """Returns the mixture of experts that a recipe makes; without tensors where nothing can be made."""
+        assert recipe.base_model is not None, "the reader asks for it"
+        base = self._model_of(recipe.base_model)
+        target = check_mixture(recipe, base, self._model_of, self._tokenizer_of, self._findings)
+        if target is None or base.layers is None:
+            return base, 0
+        made = assemble_mixture(recipe, target, base, self._model_of, self._findings)
+        tokenizer = with_chat_template(base.tokenizer, recipe.chat_template, self._inputs(recipe), self._tokenizer_of)
+        label = recipe.name or "the mixture"
+        model = planned_model(label, donor=base.donor, config=made.config, tensors=made.tensors, tokenizer=tokenizer)
+        return model, base.layer_count
 
     def _align(self, recipe: Recipe) -> Callable[[Source], PlannedModel]:
         """Returns what gives the recipe's models, all with one vocabulary."""
@@ -260,14 +282,28 @@ def _tokenizer_reader(checkpoints: Iterable[Checkpoint]) -> TokenizerOf:
 
 def _parents(checkpoints: Mapping[ParentKey, Checkpoint], shards: Sequence[ShardPlan]) -> tuple[Parent, ...]:
     read = [0] * len(checkpoints)
-    for shard in shards:
-        for tensor in shard.tensors:
-            for load in loads(tensor.expr):
-                read[load.parent] += load.tensor.size_bytes
+    for load in _all_loads(shards):
+        read[load.parent] += load.tensor.size_bytes
     return tuple(
         _parent(checkpoint, size, is_adapter=is_adapter)
         for ((_, is_adapter), checkpoint), size in zip(checkpoints.items(), read, strict=True)
     )
+
+
+def _all_loads(shards: Sequence[ShardPlan]) -> Iterable[Load]:
+    """Yields what is read: for each output tensor, and before that of each layer that prompts run through."""
+    for shard in shards:
+        for tensor in shard.tensors:
+            yield from loads(tensor.expr)
+    routing = _routing(shards)
+    for layer in () if routing is None else routing.layers:
+        for expr in layer.values():
+            yield from loads(expr)
+
+
+def _routing(shards: Sequence[ShardPlan]) -> Routing | None:
+    exprs = (tensor.expr for shard in shards for tensor in shard.tensors)
+    return next((expr.routing for expr in exprs if isinstance(expr, Gate)), None)
 
 
 def _parent(checkpoint: Checkpoint, read_bytes: int, *, is_adapter: bool) -> Parent:

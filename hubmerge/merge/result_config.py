@@ -28,7 +28,7 @@ def result_config(
         layers: For each layer of the result, the layer of the donor that it stands for.
     """
     config = {key: copy.deepcopy(value) for key, value in donor.config.items() if key not in DROPPED_KEYS}
-    _set_dtype(config, _main_dtype(tensors))
+    set_dtype(config, main_dtype(tensors))
     if donor.layer_count and list(layers) != list(range(donor.layer_count)):
         _set_layers(config, donor.layer_count, layers)
     if donor.ties_embeddings and any(is_head(name, donor.layers) for name in tensors):
@@ -36,7 +36,7 @@ def result_config(
     return config
 
 
-def _main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
+def main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
     """Returns the safetensors code of the float dtype that most elements have; float32 if there are none."""
     elements: Counter[str] = Counter()
     for tensor in tensors.values():
@@ -45,14 +45,14 @@ def _main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
     return elements.most_common(1)[0][0] if elements else "F32"
 
 
-def _set_dtype(config: dict[str, Any], code: str) -> None:
+def set_dtype(config: dict[str, Any], code: str) -> None:
     """Writes the dtype under the key that the donor uses: `torch_dtype` before transformers 5, `dtype` since."""
     keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
     for key in keys:
         config[key] = FLOAT_NAMES[code]
     for nested in config.values():
         if isinstance(nested, dict) and ("dtype" in nested or "torch_dtype" in nested):
-            _set_dtype(nested, code)
+            set_dtype(nested, code)
 
 
 def _set_layers(config: dict[str, Any], donor_count: int, layers: Sequence[int]) -> None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hubmerge.errors import MergeError
 from hubmerge.lazy_torch import torch
-from hubmerge.merge.evaluate import Bytes, evaluate, needs_torch
-from hubmerge.merge.expr import Expr, Load, Same
+from hubmerge.merge.evaluate import Bytes, evaluate, needs_torch, rounded
+from hubmerge.merge.expr import Expr, Gate, Load, Same
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead
@@ -27,8 +29,14 @@ from hubmerge.weights.files import Files
 from hubmerge.weights.header import item_size
 from hubmerge.weights.shards import ShardFile
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 COPY_BYTES = 4 << 20
 """Bytes of a tensor that is only copied, moved at a time."""
+
+
+NO_GATES: Mapping[Gate, Tensor] = MappingProxyType({})
 
 
 def usable_cores() -> int:
@@ -54,8 +62,15 @@ class StreamOptions:
 class Stream:
     """Executes shards of a plan, in order, each once. Made by `open_stream`."""
 
-    def __init__(self, read_ahead: ReadAhead, workers: ThreadPoolExecutor, progress: Progress) -> None:
+    def __init__(
+        self,
+        read_ahead: ReadAhead,
+        workers: ThreadPoolExecutor,
+        progress: Progress,
+        gates: Mapping[Gate, Tensor],
+    ) -> None:
         self._read_ahead = read_ahead
+        self._gates = gates
         self._workers = workers
         self._progress = progress
         self._next_number = 0
@@ -90,20 +105,31 @@ class Stream:
 
     def _make(self, number: int, tensor: OutputTensor, file: ShardFile) -> None:
         try:
-            for start, data in _bytes_of(tensor, self._read_ahead.source(number)):
+            for start, data in self._bytes_of(tensor, self._read_ahead.source(number)):
                 file.write(tensor.info.start + start, data.data)
                 self._progress.advance(Stage.MERGE, data.size)
         finally:
             self._read_ahead.release(number, tensor.expr)
 
+    def _bytes_of(self, tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+        if isinstance(tensor.expr, Gate):
+            return iter([(0, rounded(self._gates[tensor.expr].flatten(), tensor.info.dtype))])
+        return _bytes_of(tensor, source)
+
 
 @contextmanager
 def open_stream(
-    shards: Sequence[ShardPlan], files: Sequence[Files], *, options: StreamOptions, progress: Progress
+    shards: Sequence[ShardPlan],
+    files: Sequence[Files],
+    *,
+    options: StreamOptions,
+    progress: Progress,
+    gates: Mapping[Gate, Tensor] = NO_GATES,
 ) -> Iterator[Stream]:
     """Gives a stream that makes these shards, in this order, from parents whose files are given.
 
-    The process's number of torch threads is one while it is open: parallelism is over tensors.
+    The process's number of torch threads is one while it is open: parallelism is over tensors. `gates` holds the values
+    of the shards' Gate expressions.
     """
     exprs = [tensor.expr for shard in shards for tensor in shard.tensors]
     read_ahead = ReadAhead(
@@ -114,7 +140,7 @@ def open_stream(
         on_read=lambda size_bytes: progress.advance(Stage.READ, size_bytes),
     )
     workers = _running_workers(options.threads)
-    stream = Stream(read_ahead, workers, progress)
+    stream = Stream(read_ahead, workers, progress, gates)
     with _one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
         try:
             yield stream

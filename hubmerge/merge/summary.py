@@ -18,6 +18,9 @@ from hubmerge.weights.checkpoint import Checkpoint
 PROCESS_BYTES = 300_000_000
 """Python with torch and the Hub client, before any tensor: resident size measured with torch 2.13 on Linux."""
 
+TRANSFORMERS_BYTES = 300_000_000
+"""What transformers adds to the process once a model's classes are imported."""
+
 BLOCK_BYTES = 8 * BLOCK_ELEMENTS
 """A block of one operand as stored and in fp32, with room for what a method makes of it."""
 
@@ -74,7 +77,16 @@ def memory_bytes(plan: Plan, checkpoints: Sequence[Checkpoint], options: StreamO
     read_ahead = max(max(remote, default=0), min(sum(remote), options.read_ahead_bytes))
     operands = max((len(loads(tensor.expr)) for tensor in plan.tensors), default=0)
     factors = max((_factor_bytes(tensor.expr) for tensor in plan.tensors), default=0)
-    return PROCESS_BYTES + read_ahead + options.threads * ((operands + 2) * BLOCK_BYTES + factors)
+    streaming = read_ahead + options.threads * ((operands + 2) * BLOCK_BYTES + factors)
+    return PROCESS_BYTES + max(streaming, _routing_bytes(plan, options))
+
+
+def _routing_bytes(plan: Plan, options: StreamOptions) -> int:
+    """Returns what prompts need that are run before the weights are streamed: a layer in fp32, and transformers."""
+    if plan.routing is None or not plan.routing.layers:
+        return 0
+    read_ahead = min(options.read_ahead_bytes, plan.read_bytes)
+    return TRANSFORMERS_BYTES + read_ahead + FP32_BYTES * plan.routing.layer_elements
 
 
 def _factor_bytes(expr: Expr) -> int:

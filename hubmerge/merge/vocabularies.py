@@ -95,6 +95,8 @@ def input_sources(recipe: Recipe) -> Iterator[Source]:
     bases = (recipe.base_model, *(slice_.base_model for slice_ in recipe.slices))
     yield from (base for base in bases if base is not None)
     yield from (source.model for slice_ in recipe.slices for source in slice_.sources)
+    if recipe.mixture is not None:
+        yield from (expert.model for expert in recipe.mixture.all_experts)
 
 
 def distinct(models: Iterable[PlannedModel]) -> list[PlannedModel]:

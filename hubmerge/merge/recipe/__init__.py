@@ -2,7 +2,10 @@
 
 from hubmerge.merge.recipe.effective import settings_for
 from hubmerge.merge.recipe.load import load_recipe
+from hubmerge.merge.recipe.mixture import PROMPTED_MODES
 from hubmerge.merge.recipe.model import (
+    Expert,
+    Mixture,
     ModelToken,
     ModuleRecipe,
     Parameters,
@@ -16,6 +19,9 @@ from hubmerge.merge.recipe.model import (
 )
 
 __all__ = [
+    "PROMPTED_MODES",
+    "Expert",
+    "Mixture",
     "ModelToken",
     "ModuleRecipe",
     "Parameters",

@@ -43,6 +43,20 @@ TOKENIZER_KEYS = {
 }
 TOKEN_KEYS = {"source": "whose row the token gets", "force": "whether models that have the token get this row too"}
 CASE_KEYS = {"filter": "text that the tensor's name contains", "value": "a value or a list of them; required"}
+MIXTURE_KEYS = {
+    "experts": "models whose feed-forward layers become experts, required; see [mixtures of experts](moe.md)",
+    "gate_mode": "how the router starts out",
+    "experts_per_token": "how many experts see each token; 2 if it is not given",
+    "shared_experts": "experts that see every token",
+    "architecture": "`mixtral`, `qwen` or `qwen3`; without it what fits the models",
+}
+EXPERT_KEYS = {
+    "source_model": "the model; required",
+    "positive_prompts": "texts that belong to the expert",
+    "negative_prompts": "texts that do not",
+    "noise_scale": "standard deviation of noise that is added to its weights, 0 if it is not given",
+    "residual_scale": "factor of its `down_proj`, 1 if it is not given",
+}
 
 KEYS: Mapping[str, Mapping[str, str]] = {
     "A recipe": RECIPE_KEYS,
@@ -53,5 +67,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "tokenizer": TOKENIZER_KEYS,
     "An entry of tokenizer.tokens": TOKEN_KEYS,
     "An entry of a list of filters": CASE_KEYS,
+    "A mixture of experts": MIXTURE_KEYS,
+    "An entry of experts": EXPERT_KEYS,
 }
 """All of them, by the place's heading in the reference."""

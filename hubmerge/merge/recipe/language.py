@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.recipe.fields import Remarks, did_you_mean, fault, mapping
-from hubmerge.merge.recipe.keys import CASE_KEYS, RECIPE_KEYS, TOKENIZER_KEYS
+from hubmerge.merge.recipe.keys import CASE_KEYS, EXPERT_KEYS, MIXTURE_KEYS, RECIPE_KEYS, TOKENIZER_KEYS
 from hubmerge.merge.recipe.yaml_tree import Item
 
 _FORMS = ("models", "slices", "modules")
@@ -37,6 +37,8 @@ _PLACES: Mapping[str, str] = {
     "revision": "a revision is written after the model, as in org/name@revision",
     "lora": "an adapter is written after the model, as in org/name+org/adapter",
     **dict.fromkeys(RECIPE_KEYS, "it belongs at the top level"),
+    **dict.fromkeys(MIXTURE_KEYS, "it belongs at the top level of a mixture of experts"),
+    **dict.fromkeys(EXPERT_KEYS, "it belongs to an expert of a mixture"),
     **dict.fromkeys(("residual_weight", "embed_slerp"), "nothing reads it"),
     "override_architecture": "no architecture has to be named",
     **dict.fromkeys(_COMMAND_LINE, "it is an option of mergekit's command line"),
@@ -47,7 +49,6 @@ _PLACES: Mapping[str, str] = {
 
 _OTHER_FILES: Mapping[str, str] = {
     "genome": "this is a configuration of mergekit-evolve, which searches for a recipe; it is not a recipe itself",
-    "experts": "this is a configuration of mergekit-moe, which builds a mixture of experts; that is not a merge",
 }
 
 

@@ -98,12 +98,55 @@ class TokenizerChoice:
 
 
 @dataclass(frozen=True)
+class Expert:
+    """A model whose feed-forward layers become one expert of each layer of a mixture.
+
+    Attributes:
+        positive_prompts: Texts that should be routed to it.
+        negative_prompts: Texts that should not.
+        noise_scale: Standard deviation of the noise that is added to its weights.
+        residual_scale: Factor of the matrices that write into the residual stream.
+        where: Its path and line in the recipe, for messages.
+    """
+
+    model: Source
+    positive_prompts: tuple[str, ...] = ()
+    negative_prompts: tuple[str, ...] = ()
+    noise_scale: float = 0.0
+    residual_scale: float = 1.0
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Dense models upcycled into a mixture of experts; the recipe's base gives all but the experts.
+
+    Attributes:
+        gate_mode: How the router starts out: by hidden states or embeddings of prompts, or at random.
+        shared_experts: Those that every token goes through.
+        architecture: Name of the result's architecture or its beginning; None for what fits the models.
+    """
+
+    gate_mode: str
+    experts: tuple[Expert, ...]
+    shared_experts: tuple[Expert, ...]
+    experts_per_token: int
+    architecture: str | None
+
+    @property
+    def all_experts(self) -> tuple[Expert, ...]:
+        """The routed experts, then the shared."""
+        return self.experts + self.shared_experts
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A merge as its recipe states it; an input may itself be a recipe.
 
     Attributes:
-        method: A name in `METHODS`.
-        slices: Output layers from first to last; empty where `modules` says it. The `models` form is one slice.
+        method: A name in `METHODS`; `moe` where `mixture` says what is made.
+        slices: Output layers from first to last; empty where `modules` or `mixture` says it. The `models` form is one
+            slice.
         whole_models: Whether it was written as `models`: one slice, whose sources have no layer range.
         dtype: Dtype of the result unless `out_dtype` states it: float16, bfloat16, float32 or float64. Where both are
             None it is the promotion of the inputs.
@@ -125,6 +168,7 @@ class Recipe:
     tokenizer: TokenizerChoice | None = None
     chat_template: str | None = None
     modules: Mapping[str, ModuleRecipe] | None = None
+    mixture: Mixture | None = None
     name: str | None = None
     seed: int = 0
     warnings: tuple[str, ...] = ()

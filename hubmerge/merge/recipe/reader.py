@@ -10,6 +10,7 @@ from hubmerge.merge.recipe.checks import check_slices, without_repetitions
 from hubmerge.merge.recipe.fields import Remarks, did_you_mean, entries, fault, mapping, text, whole_number
 from hubmerge.merge.recipe.keys import MODEL_KEYS, MODULE_KEYS, RECIPE_KEYS, SLICE_KEYS, SLICE_SOURCE_KEYS
 from hubmerge.merge.recipe.language import check_keys, one_form, refuse_other_files
+from hubmerge.merge.recipe.mixture import METHOD, is_mixture, mixture_keys, read_mixture
 from hubmerge.merge.recipe.model import ModuleRecipe, Recipe, Slice, SliceSource, Source
 from hubmerge.merge.recipe.parameters import read_parameters
 from hubmerge.merge.recipe.references import Documents
@@ -44,6 +45,8 @@ class RecipeReader:
     def read(self, item: Item) -> Recipe:
         """Returns the recipe that a mapping spells out."""
         refuse_other_files(item)
+        if is_mixture(item):
+            return self._mixture(item)
         method = _method(item)
         found = check_keys(item, RECIPE_KEYS, self._remarks)
         parameters = read_parameters(found.get("parameters"), method, self._remarks)
@@ -67,8 +70,29 @@ class RecipeReader:
         check_slices(recipe, self._remarks)
         return recipe
 
+    def _mixture(self, item: Item) -> Recipe:
+        found = mixture_keys(item, self._remarks)
+        return Recipe(
+            method=METHOD,
+            slices=(),
+            whole_models=False,
+            base_model=self._source_at("base_model", found),
+            parameters={},
+            dtype=_dtype(found.get("dtype"), self._remarks),
+            out_dtype=_dtype(found.get("out_dtype"), self._remarks),
+            chat_template=read_chat_template(found.get("chat_template")),
+            mixture=read_mixture(item, found, self._source, self._remarks),
+            name=text(found["name"]) if "name" in found else None,
+            seed=_seed(found, self._remarks),
+            text=self._text,
+            where=item.where,
+        )
+
     def _source(self, item: Item) -> Source:
-        return self.documents.find(item, self._remarks)
+        source = self.documents.find(item, self._remarks)
+        if isinstance(source, Recipe) and source.mixture is not None:
+            raise fault(item, "a mixture of experts cannot stand for a model; make it first, and write its name here")
+        return source
 
     def _source_at(self, key: str, found: Mapping[str, Item]) -> Source | None:
         return self._source(found[key]) if key in found else None

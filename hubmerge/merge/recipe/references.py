@@ -39,7 +39,8 @@ class Documents:
     def find(self, item: Item, remarks: Remarks) -> Source:
         """Returns what a recipe puts in a model's place."""
         if isinstance(item.value, Mapping):
-            return self._recipe(item) if "merge_method" in item.value else _from_mapping(item, remarks)
+            is_recipe = "merge_method" in item.value or "experts" in item.value
+            return self._recipe(item) if is_recipe else _from_mapping(item, remarks)
         name = text(item)
         if name in self._by_name:
             return self._document(name, item)

@@ -56,6 +56,10 @@ class Item:
         """Returns the item with other text in its place."""
         return replace(self, value=text, text=text)
 
+    def with_entries(self, entries: Mapping[str, Item]) -> Item:
+        """Returns the item with other entries in its place."""
+        return replace(self, value=entries)
+
     @property
     def kind(self) -> str:
         """What it is in a reader's words."""

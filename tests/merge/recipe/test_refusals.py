@@ -168,7 +168,6 @@ def test_two_merges_in_one_document_are_answered_with_the_separator() -> None:
             "genome",
             "this is a configuration of mergekit-evolve, which searches for a recipe; it is not a recipe itself",
         ),
-        ("experts", "this is a configuration of mergekit-moe, which builds a mixture of experts; that is not a merge"),
     ],
 )
 def test_files_of_sister_tools_are_recognised(key: str, sentence: str) -> None:
