@@ -147,6 +147,8 @@ def _mentions(recipe: Recipe) -> Iterator[tuple[ModelRef, str]]:
                 yield from _nested_mentions(source.model)
             else:
                 yield source.model, _role_in_slice(source, is_base=source.model == base)
+    for name, module in (recipe.modules or {}).items():
+        yield from ((model, role and f"in {name}: {role}") for model, role in _mentions(module))
     if recipe.tokenizer is not None:
         yield from _tokenizer_mentions(recipe.tokenizer)
 

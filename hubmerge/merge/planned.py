@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.merge.expr import Expr, Load
-from hubmerge.merge.layers import LayerStack, layer_index, main_stack, part_in_layer, role
+from hubmerge.merge.layers import LayerStack, role
+from hubmerge.merge.modules import Module, find_modules
 from hubmerge.tokenizer import Tokenizer
 from hubmerge.weights.checkpoint import Checkpoint
 from hubmerge.weights.json_files import text_config
@@ -64,28 +65,20 @@ class PlannedModel:
         label: What messages call it.
         donor: Number of the parent whose config.json it has, and what stands beside it.
         config: config.json as it will be.
-        layers: The layers that slices and gradients count; None if the names show none.
-        parts_by_layer: What follows the layer's number in the names of its tensors, by layer, in order; under None the
-            whole names of the tensors outside the layers.
+        modules: Every tensor is in one of them.
     """
 
     label: str
     donor: int
     config: Mapping[str, Any]
     tensors: Mapping[str, PlannedTensor]
-    layers: LayerStack | None
-    parts_by_layer: Mapping[int | None, Sequence[str]]
+    modules: Sequence[Module]
     tokenizer: PlannedTokenizer
 
     @property
-    def layer_count(self) -> int:
-        """Number of layers; 0 if the names show none."""
-        return 0 if self.layers is None else self.layers.count
-
-    def name_in_layer(self, layer: int, part: str) -> str:
-        """Returns the name of a layer's tensor; see `LayerStack.name`."""
-        assert self.layers is not None, "a model without layers has no tensors in them"
-        return self.layers.name(layer, part)
+    def layers(self) -> LayerStack | None:
+        """The language model's layers; None if the names show none."""
+        return next((module.layers for module in self.modules if module.is_main), None)
 
     def find(self, name: str) -> PlannedTensor | None:
         """Returns the tensor of that name; of a head that is tied to the embedding, the embedding."""
@@ -129,9 +122,5 @@ def planned_model(
     tensors: Mapping[str, PlannedTensor],
     tokenizer: PlannedTokenizer,
 ) -> PlannedModel:
-    """Returns the model that has these tensors, its layers found from their names."""
-    layers = main_stack(tensors, config)
-    by_layer: dict[int | None, list[str]] = {}
-    for name in tensors:
-        by_layer.setdefault(layer_index(name, layers), []).append(part_in_layer(name, layers))
-    return PlannedModel(label, donor, config, tensors, layers, by_layer, tokenizer)
+    """Returns the model that has these tensors, its modules found from their names."""
+    return PlannedModel(label, donor, config, tensors, find_modules(tensors, config), tokenizer)

@@ -79,7 +79,7 @@ def align_models(recipe: Recipe, model_of: ModelOf, tokenizer_of: TokenizerOf) -
     Raises:
         SourceError: A tokenizer is needed and cannot be read.
     """
-    inputs = distinct(map(model_of, input_sources(recipe)))
+    inputs = distinct(map(model_of, recipe.sources))
     choice = recipe.tokenizer
     if choice is None:
         return _on_common_rows(inputs, tokenizer_of)
@@ -88,13 +88,6 @@ def align_models(recipe: Recipe, model_of: ModelOf, tokenizer_of: TokenizerOf) -
     if is_plain and _are_one_slow_tokenizer([tokenizer_of(model) for model in models]):
         return _on_common_rows(inputs, tokenizer_of)
     return _on_one_vocabulary(choice, _pool(recipe, choice, models, len(inputs), model_of, tokenizer_of), model_of)
-
-
-def input_sources(recipe: Recipe) -> Iterator[Source]:
-    """Yields the models that a recipe merges, the base first."""
-    bases = (recipe.base_model, *(slice_.base_model for slice_ in recipe.slices))
-    yield from (base for base in bases if base is not None)
-    yield from (source.model for slice_ in recipe.slices for source in slice_.sources)
 
 
 def distinct(models: Iterable[PlannedModel]) -> list[PlannedModel]:
@@ -137,8 +130,7 @@ def _pool(
     model_of: ModelOf,
     tokenizer_of: TokenizerOf,
 ) -> _Pool:
-    donor = recipe.base_model or recipe.slices[0].sources[0].model
-    start = model_of(donor if isinstance(choice.source, str) else choice.source)
+    start = model_of(recipe.donor if isinstance(choice.source, str) else choice.source)
     own = tokenizer_of(start)
     if own is None:
         raise SourceError(

@@ -207,7 +207,7 @@ def test_what_just_the_base_has_is_carried_over_in_the_stated_dtype_and_noted(tm
     base = write_changed(tmp_path / "base", llamas[0], tower)
     plan = plan_recipe(whole("task_arithmetic", (llamas[1], HALF), (llamas[2], HALF), base_model=base, dtype="float16"))
     assert plan.notes == (
-        f"vision_tower.blocks.*.weight (2 tensors): carried over from {base}: {llamas[1]}, {llamas[2]} have none",
+        f"vision_tower (2 layers, 2 tensors): carried over from {base}: {llamas[1]}, {llamas[2]} have none",
     )
     assert {dtypes_of(plan)[name] for name in tower} == {"F16"}
 

@@ -4,7 +4,6 @@ from hubmerge.merge.recipe.effective import settings_for
 from hubmerge.merge.recipe.load import load_recipe
 from hubmerge.merge.recipe.model import (
     ModelToken,
-    ModuleRecipe,
     Parameters,
     Recipe,
     Slice,
@@ -17,7 +16,6 @@ from hubmerge.merge.recipe.model import (
 
 __all__ = [
     "ModelToken",
-    "ModuleRecipe",
     "Parameters",
     "Recipe",
     "Slice",
