@@ -28,7 +28,7 @@ SHARED_MODULE = "shared"
 """What an encoder and a decoder have in common: the embedding, the head."""
 
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("multi_modal_projector", re.compile(r"(^|[._])(\w*projector|connector|resampler|merger(_list)?)([._]|$)")),
+    ("multi_modal_projector", re.compile(r"(^|[._])(\w*projector|\w*aligner|connector|resampler|\w*merger(_list)?)([._]|$)")),
     ("audio_tower", re.compile(r"(^|[._])(audio|speech)([._]|$)")),
     ("vision_tower", re.compile(r"(^|[._])(vision|visual|vit|image|img|video|vq\w*)([._]|$)")),
 )
