@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hubmerge.merge.layers import (
@@ -28,7 +29,10 @@ SHARED_MODULE = "shared"
 """What an encoder and a decoder have in common: the embedding, the head."""
 
 _WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("multi_modal_projector", re.compile(r"(^|[._])(\w*projector|\w*aligner|connector|resampler|\w*merger(_list)?)([._]|$)")),
+    (
+        "multi_modal_projector",
+        re.compile(r"(^|[._])(\w*projector|\w*aligner|connector|resampler|\w*merger(_list)?)([._]|$)"),
+    ),
     ("audio_tower", re.compile(r"(^|[._])(audio|speech)([._]|$)")),
     ("vision_tower", re.compile(r"(^|[._])(vision|visual|vit|image|img|video|vq\w*)([._]|$)")),
 )
@@ -67,6 +71,13 @@ class Module:
             for layer, parts in self.parts_by_layer.items()
             for part in parts
         )
+
+    @cached_property
+    def first_layer_parts(self) -> tuple[str, ...]:
+        """What the first layer has beside all that the others have: T5's position bias, which serves every layer."""
+        first, *others = [tuple(self.parts_by_layer.get(layer, ())) for layer in range(self.layer_count)] or [()]
+        elsewhere = {part for parts in others for part in parts}
+        return tuple(part for part in first if part not in elsewhere) if others and elsewhere < set(first) else ()
 
     def name_in_layer(self, layer: int, part: str) -> str:
         """Returns the name of a layer's tensor; see `LayerStack.name`."""

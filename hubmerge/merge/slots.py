@@ -2,7 +2,7 @@
 
 Layers of the result are counted over all slices of a module. Tensors that come before the layers (embeddings) are made
 from the first slice's models and those after them (final norm, head) from the last slice's, all of its models in both
-cases.
+cases. What just the first layer of a model has (T5's position bias) goes to the result's first layer.
 """
 
 from __future__ import annotations
@@ -173,9 +173,11 @@ def _layer_slots(section: Section, module: Module, offset: int, layer: int) -> I
     depth = 1.0 if section.length == 1 else offset / (section.length - 1)
     operands = section.operands
     named_by = module if module.layers else operands[0].module
-    parts = (part for op in operands for part in op.module.parts_by_layer.get(op.start + offset, ()))
-    for part in _distinct(parts):
-        inputs = tuple(op.module.name_in_layer(op.start + offset, part) for op in operands)
+    only_first = _distinct(part for op in operands for part in op.module.first_layer_parts)
+    parts = _distinct(part for op in operands for part in op.module.parts_by_layer.get(op.start + offset, ()))
+    kept = _distinct([*only_first, *parts]) if layer == 0 else [part for part in parts if part not in only_first]
+    for part in kept:
+        inputs = tuple(op.module.name_in_layer(0 if part in only_first else op.start + offset, part) for op in operands)
         yield Slot(named_by.name_in_layer(layer, part), section, inputs, depth, is_in_layer=True)
 
 
