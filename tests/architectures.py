@@ -21,7 +21,7 @@ SMALL = {
 GROUPED = {**SMALL, "num_key_value_heads": 1}
 GEMMA = {**GROUPED, "head_dim": 8}
 GPT = {"n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": 32}
-T5 = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 3, "num_decoder_layers": 3, "num_heads": 2, "vocab_size": 32}
+T5 = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 2, "vocab_size": 32}
 EXPERTS = {"tie_word_embeddings": False, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
 QWEN_MOE = {**GROUPED, **EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 8}
 MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1]}
@@ -89,9 +89,6 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "bert": lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SMALL)),
     "t5": lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(**T5)),
-    "untied t5": lambda: transformers.T5ForConditionalGeneration(
-        transformers.T5Config(**{**T5, "num_decoder_layers": 2}, tie_word_embeddings=False)
-    ),
     "llava": llava,
     "gemma3-vl": gemma3_vl,
     "qwen2-vl": qwen2_vl,

@@ -15,7 +15,7 @@ from hubmerge.merge.modular import module_recipes
 from hubmerge.merge.modules import Module
 from hubmerge.merge.planned import PlannedModel, PlannedTensor
 from hubmerge.merge.recipe import Recipe, settings_for
-from hubmerge.merge.slots import ModelOf, Slot, sections, slots
+from hubmerge.merge.slots import ModelOf, Section, Slot, sections, slots
 from hubmerge.weights.dtypes import FLOAT_CODES, is_float, promote
 
 DERIVED_SUFFIXES = ("inv_freq", "masked_bias", "attn.bias", "attention.bias", "position_ids", "num_batches_tracked")
@@ -59,8 +59,20 @@ def assemble(
             parts = sections(part, module, model_of)
             layers = tuple(layer for section in parts for layer in section.layers_of(donor))
             _add_merged(tensors, part, slots(parts, module), donor, findings)
+            _note_first_layers(parts, findings)
         made.append(MadeModule(module, part.method if part else None, layers, len(tensors) - before))
     return tuple(made), tensors
+
+
+def _note_first_layers(parts: Sequence[Section], findings: Findings) -> None:
+    """Says what the first layers of a model lose where they do not become the first of the result."""
+    for section in parts[1:]:
+        for operand in section.operands:
+            if operand.start == 0 and operand.module.first_layer_parts:
+                name = operand.module.name_in_layer(0, operand.module.first_layer_parts[0])
+                findings.note(
+                    name, f"the first layer of the result has one for all; that of {operand.model.label} is left out"
+                )
 
 
 def _add_merged(

@@ -14,7 +14,7 @@ from typing import Any
 from hubmerge.merge.expr import Expr, Load
 from hubmerge.merge.layers import LayerStack, role
 from hubmerge.merge.modules import Module, find_modules
-from hubmerge.tokenizer import Tokenizer
+from hubmerge.tokenizer import Tokenizer, vocabulary_identity
 from hubmerge.weights.checkpoint import Checkpoint
 from hubmerge.weights.json_files import text_config
 
@@ -47,6 +47,7 @@ class PlannedTokenizer:
             that tokens were added from.
         built: In place of the first parent's; None if that one's files are taken as they are.
         chat_template: Jinja text in place of the template that comes with the files; None to leave that.
+        identity: Of the first parent's files, where it is known without reading them; equal ones mean equal tokenizers.
         template_from: Where `chat_template` comes from: its name in recipes, or the number of the parent that has it;
             None if it is the recipe's own.
     """
@@ -55,6 +56,7 @@ class PlannedTokenizer:
     built: Tokenizer | None = None
     chat_template: str | None = None
     template_from: str | int | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, parent: int) -> PlannedModel:
         donor=parent,
         config=checkpoint.config,
         tensors=tensors,
-        tokenizer=PlannedTokenizer((parent,)),
+        tokenizer=PlannedTokenizer((parent,), identity=vocabulary_identity(checkpoint.files)),
     )
 
 

@@ -107,10 +107,10 @@ def torn_vocabulary(result: PlannedModel, donor: PlannedModel) -> tuple[str, str
 
 
 def _on_common_rows(models: Sequence[PlannedModel], tokenizer_of: TokenizerOf) -> Aligned:
-    """Cuts off the padding that some models have behind the same tokens."""
+    """Cuts off the padding that some models have behind the same tokens; says where tokens are not the same."""
     rows = {id(model): row_count(table) for model in models if (table := main_table(model)) is not None}
     if len(set(rows.values())) < 2:
-        return Aligned({})
+        return Aligned({}, tuple(_other_token_notes([model for model in models if id(model) in rows], tokenizer_of)))
     least = min(rows.values())
     if not _are_equal([tokenizer_of(model) for model in models], fit_in=least):
         return Aligned({}, hint=UNION_HINT)
@@ -209,6 +209,34 @@ def _with_tables(model: PlannedModel, tables: Mapping[str, PlannedTensor]) -> Pl
     """Returns a model with other token tables, its config's vocabulary sizes following."""
     sizes = {row_count(model.tensors[name]): row_count(table) for name, table in tables.items()}
     return replace(model, tensors={**model.tensors, **tables}, config=resized(model.config, sizes))
+
+
+def _other_token_notes(models: Sequence[PlannedModel], tokenizer_of: TokenizerOf) -> Iterator[str]:
+    """Says which models have other tokens than the first for the same rows; reads tokenizers only if they may differ."""
+    known = [model.tokenizer.identity if model.tokenizer.built is None else None for model in models]
+    if len(models) < 2 or (None not in known and len(set(known)) == 1):
+        return
+    first, *others = [(model.label, _tokens_by_id(model, tokenizer_of)) for model in models]
+    for label, tokens in others:
+        differing = [number for number, token in tokens.items() if first[1].get(number, token) != token]
+        if differing:
+            number = differing[0]
+            shown = f"{number} is {first[1][number]} in {first[0]} and {tokens[number]} in {label}"
+            yield (
+                f"{len(differing)} ids mean other tokens in {label} than in {first[0]} ({shown}), and rows are merged by "
+                "id; tokenizer: {source: union} merges them by token"
+            )
+
+
+def _tokens_by_id(model: PlannedModel, tokenizer_of: TokenizerOf) -> dict[int, str]:
+    """Returns a model's tokens by their ids; none where there is nothing that could be compared."""
+    try:
+        tokenizer = tokenizer_of(model)
+    except SourceError:  # a broken tokenizer is no reason to refuse a merge that does not need it
+        return {}
+    if tokenizer is None or tokenizer.backend is None:
+        return {}
+    return {number: token for token, number in tokenizer.ids.items()}
 
 
 def _lacking_notes(pool: _Pool) -> Iterator[str]:
