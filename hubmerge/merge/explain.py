@@ -50,6 +50,15 @@ def tensor_groups(plan: Plan) -> tuple[TensorGroup, ...]:
     return tuple(groups.values())
 
 
+def modules_text(plan: Plan) -> str:
+    """Returns what becomes of each module: "text_decoder (32 layers, 291 tensors) by slerp · vision_tower (...) ..."."""
+    return " · ".join(
+        f"{made.module.name} ({len(made.layers)} layers, {made.tensors} tensors) "
+        + ("carried over" if made.method is None else f"by {made.method}")
+        for made in plan.modules
+    )
+
+
 def parent_role(recipe: Recipe, ref: ModelRef) -> str:
     """Returns what a model is to the merge, as a phrase: "base model", "weight 0.36, density 0.65", "layers 0-24".
 

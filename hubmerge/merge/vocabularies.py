@@ -212,7 +212,7 @@ def _with_tables(model: PlannedModel, tables: Mapping[str, PlannedTensor]) -> Pl
 
 
 def _other_token_notes(models: Sequence[PlannedModel], tokenizer_of: TokenizerOf) -> Iterator[str]:
-    """Says which models have other tokens than the first for the same rows; reads tokenizers only if they may differ."""
+    """Says which models have other tokens than the first for the same rows; reads only tokenizers that may differ."""
     known = [model.tokenizer.identity if model.tokenizer.built is None else None for model in models]
     if len(models) < 2 or (None not in known and len(set(known)) == 1):
         return
@@ -223,8 +223,8 @@ def _other_token_notes(models: Sequence[PlannedModel], tokenizer_of: TokenizerOf
             number = differing[0]
             shown = f"{number} is {first[1][number]} in {first[0]} and {tokens[number]} in {label}"
             yield (
-                f"{len(differing)} ids mean other tokens in {label} than in {first[0]} ({shown}), and rows are merged by "
-                "id; tokenizer: {source: union} merges them by token"
+                f"{len(differing)} ids mean other tokens in {label} than in {first[0]} ({shown}), and rows are merged "
+                "by id; tokenizer: {source: union} merges them by token"
             )
 
 

@@ -138,7 +138,7 @@ def read_tokenizer(files: Files) -> Tokenizer | None:
 
 
 def vocabulary_identity(files: Files) -> str | None:
-    """Returns what is equal for equal vocabularies, known without reading them; None on disk and where there is none."""
+    """Returns what is equal for equal vocabularies, known without reading; None on disk and where there is none."""
     entries = files.entries()
     names = [name for name in sorted(entries) if name == BACKEND_FILE or _is_one_of(name, SLOW_FILES)]
     hashes = [entry.sha256 or entry.blob_id for name in names if (entry := entries[name])]

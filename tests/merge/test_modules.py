@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from hubmerge.errors import RecipeError
-from hubmerge.merge.explain import parent_role
+from hubmerge.merge.explain import modules_text, parent_role
 from hubmerge.merge.expr import Merge
 from hubmerge.merge.modules import Module, find_modules, module_called
 from hubmerge.merge.normalise import normalised_recipe
@@ -24,6 +25,7 @@ from tests.checkpoints import read_tensors, write_model
 from tests.merge.merging import merged
 from tests.merge.recipes import whole
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "architectures.md"
 EYES = "vision_tower."
 LANGUAGE = "language_model."
 SEEING = ("llava", "qwen2-vl", "gemma3-vl")
@@ -149,6 +151,10 @@ def test_the_plan_says_which_modules_are_made_and_which_are_carried_over(llavas:
         f"vision_tower (2 layers, 39 tensors): {carried}",
     )
     assert plan.layer_count == 3
+    assert modules_text(plan) == (
+        "text_decoder (3 layers, 30 tensors) by linear · multi_modal_projector (0 layers, 4 tensors) carried over"
+        " · vision_tower (2 layers, 39 tensors) carried over"
+    )
     assert parent_role(plan.recipe, parse_reference(str(second))) == "in text_decoder: weight 0.5"
 
 
@@ -228,3 +234,14 @@ def test_a_recipe_of_modules_is_published_with_all_that_a_merge_has(tmp_path: Pa
         "LlavaForConditionalGeneration"
     ]
     assert "in text_decoder: weight 1" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_recipes_of_the_documentation_are_planned(tmp_path: Path, llavas: Pair) -> None:
+    plain = write_model(tmp_path / "plain", MODELS["llama"](), seed=4, dtype=torch.float32)
+    named = {"org/seeing-a": llavas[0], "org/seeing-b": llavas[1], "org/plain": plain}
+    recipes = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION.read_text(), flags=re.DOTALL)
+    assert len(recipes) == 3
+    for recipe in recipes:
+        for name, folder in named.items():
+            recipe = recipe.replace(name, str(folder))
+        assert len(plan_recipe(recipe).modules) == 3

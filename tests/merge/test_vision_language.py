@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from hubmerge.errors import PlanError
 from hubmerge.merge.expr import Merge
 from hubmerge.merge.pipeline import plan_recipe
-from tests.architectures import GEMMA, MODELS, GROUPED, gemma3_vl, llama, llava, logits_of, qwen2_vl
+from tests.architectures import GEMMA, GROUPED, MODELS, gemma3_vl, llama, llava, logits_of, qwen2_vl
 from tests.checkpoints import numbered_tokens, read_tensors, write_changed, write_model, write_tokenizer
 from tests.merge.merging import merged
 from tests.merge.recipes import sliced, whole
