@@ -51,7 +51,7 @@ def tensor_groups(plan: Plan) -> tuple[TensorGroup, ...]:
 
 
 def modules_text(plan: Plan) -> str:
-    """Returns what becomes of each module: "text_decoder (32 layers, 291 tensors) by slerp · vision_tower (...) ..."."""
+    """Returns what becomes of each module: "text_decoder (32 layers, 291 tensors) by slerp · vision_tower ..."."""
     return " · ".join(
         f"{made.module.name} ({len(made.layers)} layers, {made.tensors} tensors) "
         + ("carried over" if made.method is None else f"by {made.method}")
