@@ -183,8 +183,9 @@ def layer_count_keys(config: Mapping[str, Any], count: int, word: re.Pattern[str
     if nested:
         stated = [path for path, value in _counts_in(nested) if value == count]
         return (*stated, *_layer_lists(nested, count))
-    own = [path for path, value in _counts_in([((), config)]) if value == count and "decoder" not in path[-1]]
-    return tuple(own)
+    if not config.get("is_encoder_decoder"):
+        return ()
+    return tuple(path for path, value in _counts_in([((), config)]) if value == count and "decoder" not in path[-1])
 
 
 def _of_decoder(found: Sequence[KeyPath], config: Mapping[str, Any]) -> Sequence[KeyPath]:

@@ -20,7 +20,7 @@ from hubmerge.merge.findings import Findings, sentences
 from hubmerge.merge.naming import named_like
 from hubmerge.merge.planned import PlannedModel, PlannedTensor, PlannedTokenizer, planned_model
 from hubmerge.merge.recipe import Recipe, Source
-from hubmerge.merge.result_config import result_config
+from hubmerge.merge.result_config import result_config, uncounted
 from hubmerge.merge.slots import ModelOf
 from hubmerge.merge.token_rules import tokenizer_sources
 from hubmerge.merge.vocabularies import TokenizerOf, align_models, distinct, torn_vocabulary
@@ -220,6 +220,10 @@ class _Planner:
         model = planned_model(label, donor=donor.donor, config=config, tensors=tensors, tokenizer=tokenizer)
         if problem := torn_vocabulary(model, donor):
             self._findings.problem(*problem)
+        for name in uncounted(donor, modules):
+            self._findings.problem(
+                name, f"gets another number of layers, which config.json of {donor.label} cannot say"
+            )
         return model, modules
 
     def _align(self, recipe: Recipe) -> ModelOf:

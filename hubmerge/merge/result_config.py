@@ -40,6 +40,20 @@ def result_config(
     return config
 
 
+def uncounted(donor: PlannedModel, modules: Iterable[MadeModule]) -> tuple[str, ...]:
+    """Returns the modules that got another number of layers, but are nowhere counted in the donor's config.json.
+
+    The language model is not asked: checkpoints without any count are merged as well.
+    """
+    return tuple(
+        made.module.name
+        for made in modules
+        if (word := config_word(made.module)) is not None
+        and len(made.layers) != made.module.layer_count
+        and not layer_count_keys(donor.config, made.module.layer_count, word)
+    )
+
+
 def _main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
     """Returns the safetensors code of the float dtype that most elements have; float32 if there are none."""
     elements: Counter[str] = Counter()

@@ -13,7 +13,7 @@ import transformers
 import yaml
 from torch import Tensor
 
-from hubmerge.errors import RecipeError
+from hubmerge.errors import PlanError, RecipeError
 from hubmerge.merge.explain import modules_text, parent_role
 from hubmerge.merge.expr import Merge
 from hubmerge.merge.modules import Module, find_modules, module_called
@@ -21,7 +21,7 @@ from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.pipeline import plan_recipe
 from hubmerge.weights.reference import parse_reference
 from tests.architectures import MODELS, llava
-from tests.checkpoints import read_tensors, write_model
+from tests.checkpoints import read_tensors, write_model, write_tensors
 from tests.merge.merging import merged
 from tests.merge.recipes import whole
 
@@ -190,6 +190,16 @@ def test_the_layers_of_an_encoder_are_stacked_and_counted_on_their_own(tmp_path:
     assert not any(report.values()), report
     assert (model.config.num_layers, model.config.num_decoder_layers) == (5, 2)
     assert torch.equal(result["shared.weight"], read_tensors(t5s[0])["shared.weight"])
+
+
+def test_a_stack_that_the_config_cannot_count_is_refused(tmp_path: Path, llavas: Pair) -> None:
+    model = write_tensors(tmp_path / "model", read_tensors(llavas[0]), {"text_config": {"num_hidden_layers": 3}})
+    slices = [{"sources": [{"model": str(model), "layer_range": [0, 1]}]}]
+    with pytest.raises(PlanError) as caught:
+        plan_recipe(modular("passthrough", vision_tower={"slices": slices}))
+    assert str(caught.value) == (
+        f"vision_tower: gets another number of layers, which config.json of {model} cannot say"
+    )
 
 
 def test_encoder_and_decoder_have_gradients_of_their_own(t5s: Pair) -> None:
