@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from hubmerge.errors import RecipeError
 from hubmerge.merge.methods import METHODS
-from hubmerge.merge.recipe import Recipe, language, load_recipe
+from hubmerge.merge.recipe import Recipe, keys, load_recipe
 from tests.merge.recipe.recipes import SLERP, STACK, TIES
 
 KEYS = (
-    *language.RECIPE_KEYS,
-    *language.SLICE_KEYS,
-    *language.SLICE_SOURCE_KEYS,
-    *language.TOKENIZER_KEYS,
-    *language.TOKEN_KEYS,
-    *language.CASE_KEYS,
+    *keys.RECIPE_KEYS,
+    *keys.SLICE_KEYS,
+    *keys.SLICE_SOURCE_KEYS,
+    *keys.TOKENIZER_KEYS,
+    *keys.TOKEN_KEYS,
+    *keys.CASE_KEYS,
     *("t", "weight", "density", "normalize", "kind", "path", "revision", "lora", "<<"),
 )
 
