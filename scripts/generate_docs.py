@@ -17,7 +17,7 @@ TITLE = """\
 
 A recipe is YAML, in the language of mergekit. This page is made by `scripts/generate_docs.py` from the tables that the
 program reads recipes with; [where hubmerge differs on purpose](differences.md), [tokenizers](tokenizers.md),
-[adapters](lora.md) and [trees of merges](trees.md) have pages of their own.
+[adapters](lora.md), [modules](architectures.md) and [trees of merges](trees.md) have pages of their own.
 """
 
 VALUES = """\

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from hubmerge.card.facts import LicenceDecision, Outcome
 from hubmerge.lineage import crawl
-from hubmerge.merge.explain import method_words, parent_role, tensor_groups
+from hubmerge.merge.explain import method_words, modules_text, parent_role, tensor_groups
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.progress import Stage
 
@@ -51,9 +51,10 @@ def plan_view(plan: Plan, *, memory_bytes: int, licence: LicenceDecision) -> Ren
         f" · needs at most {size_text(plan.disk_bytes)} of disk to push and about {size_text(memory_bytes)} of memory"
     )
     notes = [Text(f"! {note}", style="yellow") for note in plan.notes]
+    parts = [Text(f"modules: {modules_text(plan)}")] if len(plan.modules) > 1 else []
     heading = Text(f"{method.title}: {method.summary}", style="bold")
     tables = (_parents_table(plan), _groups_table(plan), _shards_table(plan))
-    return Group(heading, *tables, Text(cost), *_licence_lines(licence), *notes)
+    return Group(heading, *tables, *parts, Text(cost), *_licence_lines(licence), *notes)
 
 
 def _licence_lines(licence: LicenceDecision) -> Iterator[Text]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from hubmerge.merge.assemble import Findings
 from hubmerge.merge.expr import Load
+from hubmerge.merge.findings import Findings
 from hubmerge.merge.layers import Role, names_tower, part_in_layer, role
 from hubmerge.merge.planned import PlannedModel, PlannedTensor
 from hubmerge.weights.dtypes import is_float

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hubmerge.errors import PlanError
 from hubmerge.extract.factors import RankRule
 from hubmerge.extract.parts import ROLES, Choice, Kind, Part, find_parts, modules_in_memory
-from hubmerge.merge.assemble import Findings, sentences
+from hubmerge.merge.findings import Findings, sentences
 from hubmerge.merge.planned import from_checkpoint
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.weights.checkpoint import Checkpoint

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hubmerge.merge.assemble import Findings
 from hubmerge.merge.expr import AddLora, Load
+from hubmerge.merge.findings import Findings
 from hubmerge.merge.layers import role
 from hubmerge.merge.planned import PlannedModel, PlannedTensor, PlannedTokenizer, from_checkpoint, planned_model
 from hubmerge.tokenizer.renumber import resized

@@ -2,78 +2,95 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from hubmerge.errors import RecipeError
 from hubmerge.merge.expr import Load, Merge, Same
-from hubmerge.merge.layers import name_pattern, role
+from hubmerge.merge.findings import Findings
+from hubmerge.merge.layers import role
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Settings
+from hubmerge.merge.modular import module_recipes
+from hubmerge.merge.modules import Module
 from hubmerge.merge.planned import PlannedModel, PlannedTensor
-from hubmerge.merge.recipe import Recipe, Source, settings_for
-from hubmerge.merge.slots import Section, Slot, sections, slots
+from hubmerge.merge.recipe import Recipe, settings_for
+from hubmerge.merge.slots import ModelOf, Section, Slot, sections, slots
 from hubmerge.weights.dtypes import FLOAT_CODES, is_float, promote
 
 DERIVED_SUFFIXES = ("inv_freq", "masked_bias", "attn.bias", "attention.bias", "position_ids", "num_batches_tracked")
 """Buffers that old checkpoints store and that every loader computes anew; a parent may lack them."""
 
-SHOWN_PROBLEMS = 20
 
-
-@dataclass
-class Findings:
-    """What planning has to say about tensors, gathered so that one mistake in 200 layers is one sentence.
+@dataclass(frozen=True)
+class MadeModule:
+    """What becomes of one module of the model that gives the result its shape.
 
     Attributes:
-        hint: What to do about the problems, if there are any.
+        module: As that model has it.
+        method: How it is merged; None if it is carried over from that model.
+        layers: For each of its layers in the result, the layer of that model which it stands for.
+        tensors: Number of its tensors in the result.
     """
 
-    problems: Counter[tuple[str, str]] = field(default_factory=Counter)
-    notes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    hint: str | None = None
-
-    def problem(self, tensor: str, sentence: str) -> None:
-        """Records why a tensor cannot be made."""
-        self.problems[name_pattern(tensor), sentence] += 1
-
-    def note(self, tensor: str, sentence: str) -> None:
-        """Records what a reader should know about a tensor."""
-        self.notes[name_pattern(tensor), sentence] += 1
-
-
-def sentences(findings: Counter[tuple[str, str]]) -> list[str]:
-    """Returns one sentence for each finding, with the number of tensors that it is about."""
-    lines = [f"{name}{f' ({count} tensors)' if count > 1 else ''}: {text}" for (name, text), count in findings.items()]
-    hidden = len(lines) - SHOWN_PROBLEMS
-    return lines if hidden <= 0 else [*lines[:SHOWN_PROBLEMS], f"and {hidden} more of this kind"]
+    module: Module
+    method: str | None
+    layers: tuple[int, ...]
+    tensors: int
 
 
 def assemble(
-    recipe: Recipe, model_of: Callable[[Source], PlannedModel], findings: Findings
-) -> tuple[tuple[Section, ...], dict[str, PlannedTensor]]:
-    """Returns the slices with their models, and the tensors of the merge in the order in which they are best made.
+    recipe: Recipe, model_of: ModelOf, findings: Findings
+) -> tuple[tuple[MadeModule, ...], dict[str, PlannedTensor]]:
+    """Returns the modules and the tensors of a merge, in the order in which they are best made.
 
     Raises:
-        RecipeError: The slices do not fit the models' layers.
+        RecipeError: The modules or the slices do not fit the models.
     """
-    parts = sections(recipe, model_of)
+    donor = model_of(recipe.donor)
+    made: list[MadeModule] = []
     tensors: dict[str, PlannedTensor] = {}
-    for slot in slots(parts):
-        tensor = _tensor(recipe, slot, findings)
+    for module, part in module_recipes(recipe, donor, model_of, findings):
+        before = len(tensors)
+        layers = tuple(range(module.layer_count))
+        if part is None:
+            tensors |= {name: _carried(recipe, name, donor.tensors[name]) for name in module.names}
+        else:
+            parts = sections(part, module, model_of)
+            layers = tuple(layer for section in parts for layer in section.layers_of(donor))
+            _add_merged(tensors, part, slots(parts, module), donor, findings)
+            _note_first_layers(parts, findings)
+        made.append(MadeModule(module, part.method if part else None, layers, len(tensors) - before))
+    return tuple(made), tensors
+
+
+def _note_first_layers(parts: Sequence[Section], findings: Findings) -> None:
+    """Says what the first layers of a model lose where they do not become the first of the result."""
+    for section in parts[1:]:
+        for operand in section.operands:
+            if operand.start == 0 and operand.module.first_layer_parts:
+                name = operand.module.name_in_layer(0, operand.module.first_layer_parts[0])
+                findings.note(
+                    name, f"the first layer of the result has one for all; that of {operand.model.label} is left out"
+                )
+
+
+def _add_merged(
+    tensors: dict[str, PlannedTensor], recipe: Recipe, found: Iterable[Slot], donor: PlannedModel, findings: Findings
+) -> None:
+    for slot in found:
+        tensor = _tensor(recipe, slot, donor, findings)
         if slot.name in tensors:
             findings.problem(slot.name, "names both a layer and what follows the layers")
         elif tensor is not None:
             tensors[slot.name] = tensor
-    return parts, tensors
 
 
-def _tensor(recipe: Recipe, slot: Slot, findings: Findings) -> PlannedTensor | None:
+def _tensor(recipe: Recipe, slot: Slot, donor: PlannedModel, findings: Findings) -> PlannedTensor | None:
     found = [operand.model.find(name) for operand, name in zip(slot.section.operands, slot.input_names, strict=True)]
     inputs = [tensor for tensor in found if tensor is not None]
     if len(inputs) < len(found):
-        return _incomplete(recipe, slot, found, findings)
+        return _incomplete(recipe, slot, found, donor, findings)
     if not _agree(slot, inputs, findings):
         return None
     if not is_float(inputs[0].dtype):
@@ -82,7 +99,7 @@ def _tensor(recipe: Recipe, slot: Slot, findings: Findings) -> PlannedTensor | N
 
 
 def _incomplete(
-    recipe: Recipe, slot: Slot, found: Sequence[PlannedTensor | None], findings: Findings
+    recipe: Recipe, slot: Slot, found: Sequence[PlannedTensor | None], donor: PlannedModel, findings: Findings
 ) -> PlannedTensor | None:
     """Carries over what only some models have, where that is harmless, and says so; else records the problem."""
     labels = [operand.model.label for operand in slot.section.operands]
@@ -91,14 +108,25 @@ def _incomplete(
     if not _may_be_missing(slot, found):
         findings.problem(slot.name, f"missing in {', '.join(lacking)}")
         return None
-    if found[0] is None:
-        sentence = f"left out: {labels[0]}, which gives the result its shape, lacks what {', '.join(holders)} has"
+    own = _of_donor(slot, found, donor)
+    if own is None:
+        sentence = f"left out: {donor.label}, which gives the result its shape, lacks what {', '.join(holders)} has"
         findings.note(slot.name, sentence)
         return None
+    others = [label for label in lacking if label != donor.label]
     findings.note(
-        slot.name, f"carried over from {labels[0]}: {', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} none"
+        slot.name, f"carried over from {donor.label}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} none"
     )
-    return _carried(recipe, slot.name, found[0])
+    return _carried(recipe, slot.name, own)
+
+
+def _of_donor(slot: Slot, found: Sequence[PlannedTensor | None], donor: PlannedModel) -> PlannedTensor | None:
+    """Returns the tensor of the model that gives the result its shape, also where it is not merged itself."""
+    operands = slot.section.operands
+    place = next((place for place, operand in enumerate(operands) if operand.model is donor), None)
+    if place is None:
+        return found[0] if slot.is_in_layer else donor.find(slot.name)
+    return found[place]
 
 
 def _carried(recipe: Recipe, name: str, tensor: PlannedTensor) -> PlannedTensor:
@@ -114,12 +142,12 @@ def _carried(recipe: Recipe, name: str, tensor: PlannedTensor) -> PlannedTensor:
 def _may_be_missing(slot: Slot, found: Sequence[PlannedTensor | None]) -> bool:
     """Whether a model without this tensor still is the same kind of model.
 
-    True of buffers that loaders compute, and of whole parts (a vision tower, a value head) that just one model has.
+    True of buffers that loaders compute, and of additions (a value head, an adapter for images) that at most one has.
     """
     if slot.name.endswith(DERIVED_SUFFIXES):
         return True
     holders = [tensor for tensor in found if tensor is not None]
-    return len(holders) == 1 and role(slot.name, slot.section.operands[0].model.layers) == "other"
+    return len(holders) < 2 and role(slot.name, slot.section.operands[0].module.layers) == "other"
 
 
 def _agree(slot: Slot, inputs: Sequence[PlannedTensor], findings: Findings) -> bool:

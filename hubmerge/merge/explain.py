@@ -80,6 +80,15 @@ def method_words(recipe: Recipe) -> MethodWords:
     return MethodWords(method.title, method.paper, method.summary)
 
 
+def modules_text(plan: Plan) -> str:
+    """Returns what becomes of each module: "text_decoder (32 layers, 291 tensors) by slerp · vision_tower ..."."""
+    return " · ".join(
+        f"{made.module.name} ({len(made.layers)} layers, {made.tensors} tensors) "
+        + ("carried over" if made.method is None else f"by {made.method}")
+        for made in plan.modules
+    )
+
+
 def parent_role(recipe: Recipe, ref: ModelRef) -> str:
     """Returns what a model is to the merge, as a phrase: "base model", "weight 0.36, density 0.65", "layers 0-24".
 
@@ -183,6 +192,8 @@ def _mentions(recipe: Recipe) -> Iterator[tuple[ModelRef, str]]:
                 yield source.model, _role_in_slice(source, is_base=source.model == base)
     if recipe.mixture is not None:
         yield from _expert_mentions(recipe.mixture)
+    for name, module in (recipe.modules or {}).items():
+        yield from ((model, role and f"in {name}: {role}") for model, role in _mentions(module))
     if recipe.tokenizer is not None:
         yield from _tokenizer_mentions(recipe.tokenizer)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,8 +22,13 @@ COUNT_KEYS = (
     "num_layers",
     "num_decoder_layers",
     "decoder_layers",
+    "encoder_layers",
+    "depth",
 )
 """Names of the layer count in config.json."""
+
+_OTHER_COUNT_KEYS = ("encoder_layers", "depth")
+"""Of these, those that never count the layers of a language model."""
 
 _NUMBERED = re.compile(r"([^\d.][^.]*(?:\.[^\d.][^.]*)*\.)(\d{1,6})\.", re.ASCII)
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)", re.ASCII)
@@ -38,7 +43,10 @@ _HEAD = re.compile(
     r"(^|\.)(lm_head(\.decoder)?|embed_out|output|output_layer|head|proj_out|vocab_projector|cls\.predictions(\.decoder)?)$"
 )
 _NORM = re.compile(r"norm|(^|\.)ln_?\w*$", re.IGNORECASE)
-_AFTER = re.compile(r"(^|[._])(lm_head|cls|score|classifier|pooler|qa_outputs|\w*head|summary|unembed\w*|mtp)([._]|$)")
+_AFTER = re.compile(
+    r"(^|[._])(lm_head|cls|score|classifier|pooler|qa_outputs|\w*head|summary|unembed\w*|mtp"
+    r"|post_\w*norm|\w*norm_post|ln_post)([._]|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,13 @@ def main_stack(names: Iterable[str], config: Mapping[str, Any]) -> LayerStack | 
     return replace(best, count=max(shorter, default=best.count))
 
 
+def largest_stack(names: Iterable[str]) -> LayerStack | None:
+    """Returns the stack with the most tensors, or None where the names show no stack."""
+    names = tuple(names)
+    sizes = Counter(found[1] for name in names if (found := _NUMBERED.match(name)))
+    return max(find_stacks(names), key=lambda stack: sizes[stack.prefix], default=None)
+
+
 def layer_index(name: str, stack: LayerStack | None) -> int | None:
     """Returns the layer that a tensor belongs to, or None outside the stack."""
     found = _NUMBERED.match(name)
@@ -143,26 +158,58 @@ def comes_before_layers(name: str, stack: LayerStack | None) -> bool:
     return kind != "head" and not follows and not _AFTER.search(name)
 
 
+def follows_layers(words: str) -> bool:
+    """Returns whether part of a tensor's name says that it works behind the last layer: a head, a classifier."""
+    return bool(_AFTER.search(words))
+
+
 def names_tower(words: str) -> bool:
     """Returns whether part of a tensor's name says that it belongs to a tower for images, audio or the like."""
     return bool(_TOWER.search(words))
 
 
-def layer_count_keys(config: Mapping[str, Any], count: int) -> tuple[KeyPath, ...]:
-    """Returns the paths in config.json of the layer count and of lists with an entry a layer, such as `layer_types`."""
-    found = [path for path, value in _stated_counts(config) if value == count]
+def layer_count_keys(config: Mapping[str, Any], count: int, word: re.Pattern[str] | None = None) -> tuple[KeyPath, ...]:
+    """Returns the paths in config.json of the layer count and of lists with an entry a layer, such as `layer_types`.
+
+    Args:
+        config: config.json.
+        count: How many layers there are.
+        word: Tells the entries that are about the module whose layers are meant; None for the language model.
+    """
+    if word is None:
+        found = [path for path, value in _stated_counts(config) if value == count]
+        return (*_of_decoder(found, config), *_layer_lists(_text_levels(config), count))
+    nested = tuple(_levels_about(config, word))
+    if nested:
+        stated = [path for path, value in _counts_in(nested) if value == count]
+        return (*stated, *_layer_lists(nested, count))
+    if not config.get("is_encoder_decoder"):
+        return ()
+    return tuple(path for path, value in _counts_in([((), config)]) if value == count and "decoder" not in path[-1])
+
+
+def _of_decoder(found: Sequence[KeyPath], config: Mapping[str, Any]) -> Sequence[KeyPath]:
+    """Returns the counts of the decoder, where a configuration has those of an encoder too."""
     decoders = [path for path in found if "decoder" in path[-1]]
-    lists = [
+    return decoders if config.get("is_encoder_decoder") and decoders else found
+
+
+def _layer_lists(levels: Iterable[tuple[KeyPath, Mapping[str, Any]]], count: int) -> list[KeyPath]:
+    return [
         (*path, key)
-        for path, level in _text_levels(config)
+        for path, level in levels
         for key, value in level.items()
         if isinstance(value, list) and len(value) == count and not _NOT_BY_LAYER.search(key)
     ]
-    return (*(decoders if config.get("is_encoder_decoder") and decoders else found), *lists)
 
 
 def _stated_counts(config: Mapping[str, Any]) -> Iterator[tuple[KeyPath, int]]:
-    for path, level in _text_levels(config):
+    counts = _counts_in(_text_levels(config))
+    yield from ((path, count) for path, count in counts if path[-1] not in _OTHER_COUNT_KEYS)
+
+
+def _counts_in(levels: Iterable[tuple[KeyPath, Mapping[str, Any]]]) -> Iterator[tuple[KeyPath, int]]:
+    for path, level in levels:
         for key in COUNT_KEYS:
             if isinstance(level.get(key), int) and not isinstance(level[key], bool):
                 yield (*path, key), level[key]
@@ -174,3 +221,14 @@ def _text_levels(config: Mapping[str, Any], path: KeyPath = ()) -> Iterator[tupl
     for key, value in config.items():
         if isinstance(value, Mapping) and _TEXT_CONFIG.search(key):
             yield from _text_levels(value, (*path, key))
+
+
+def _levels_about(
+    config: Mapping[str, Any], word: re.Pattern[str], path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    """Yields the nested configurations whose key has the word."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            if word.search(key):
+                yield (*path, key), value
+            yield from _levels_about(value, word, (*path, key))

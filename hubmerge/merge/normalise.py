@@ -50,14 +50,19 @@ def _recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str,
         "base_model": None if recipe.base_model is None else _source(recipe.base_model, commits),
         "models": [_entry(source, commits) for source in recipe.slices[0].sources] if whole else None,
         "slices": None if whole else [_slice(slice_, commits) for slice_ in recipe.slices],
-        "parameters": _with_defaults(recipe),
+        "modules": {name: _module(module, commits) for name, module in (recipe.modules or {}).items()},
+        "parameters": None if recipe.modules else _with_defaults(recipe),
         "tokenizer": None if recipe.tokenizer is None else _tokenizer(recipe.tokenizer, commits),
         "chat_template": recipe.chat_template,
         "dtype": recipe.dtype,
         "out_dtype": recipe.out_dtype,
         "seed": recipe.seed,
     }
-    return {key: value for key, value in content.items() if value is not None and value != {}}
+    return {key: value for key, value in content.items() if value is not None and value not in ({}, [])}
+
+
+def _module(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:
+    return {key: value for key, value in _recipe(recipe, commits).items() if key != "seed"}
 
 
 def _mixture(recipe: Recipe, mixture: Mixture, commits: Mapping[ModelRef, str | None]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, lenient=options.lenient)
     if options.seed is not None:
-        loaded = replace(loaded, seed=options.seed)
+        loaded = loaded.with_seed(options.seed)
     checkpoints = open_checkpoints(model_refs(loaded), token=options.source_token)
     parents = parent_checkpoints(checkpoints.values())
     try:

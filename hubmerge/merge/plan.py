@@ -7,22 +7,25 @@ streaming; printing it is the dry run; comparing two fingerprints tells whether 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hubmerge.errors import PlanError, RecipeError
+from hubmerge.errors import PlanError
 from hubmerge.merge.adapted import stored_models
-from hubmerge.merge.assemble import Findings, assemble, sentences
+from hubmerge.merge.assemble import MadeModule, assemble
 from hubmerge.merge.chat_template import with_chat_template
 from hubmerge.merge.expr import Expr, Gate, Load, Routing, loads
+from hubmerge.merge.findings import Findings, sentences
 from hubmerge.merge.moe.assemble import assemble_mixture
 from hubmerge.merge.moe.check import check_mixture
+from hubmerge.merge.naming import named_like
 from hubmerge.merge.planned import PlannedModel, PlannedTensor, PlannedTokenizer, planned_model
 from hubmerge.merge.recipe import Recipe, Source
-from hubmerge.merge.result_config import result_config
+from hubmerge.merge.result_config import result_config, uncounted
+from hubmerge.merge.slots import ModelOf
 from hubmerge.merge.token_rules import tokenizer_sources
-from hubmerge.merge.vocabularies import TokenizerOf, align_models, distinct, input_sources, torn_vocabulary
+from hubmerge.merge.vocabularies import TokenizerOf, align_models, distinct, torn_vocabulary
 from hubmerge.tokenizer import read_tokenizer
 from hubmerge.weights.checkpoint import Checkpoint, ParentKey, parent_checkpoints
 from hubmerge.weights.files import FileEntry
@@ -93,7 +96,7 @@ class Plan:
         donor: Number of the parent that gives config.json and what stands beside it.
         tokenizer: What the result's texts are split by.
         config: config.json of the result.
-        layer_count: Layers of the result; 0 if tensor names show none.
+        modules: What becomes of each part of the model; most models have one.
         notes: What the reader should know before starting, one sentence each.
     """
 
@@ -103,7 +106,7 @@ class Plan:
     tokenizer: PlannedTokenizer
     config: Mapping[str, Any]
     shards: tuple[ShardPlan, ...]
-    layer_count: int
+    modules: tuple[MadeModule, ...]
     notes: tuple[str, ...]
 
     @property
@@ -115,6 +118,11 @@ class Plan:
     def routing(self) -> Routing | None:
         """What the routers are found from before anything is streamed; None where no prompts decide them."""
         return _routing(self.shards)
+
+    @property
+    def layer_count(self) -> int:
+        """Layers of the result's language model; 0 if tensor names show none."""
+        return next((len(made.layers) for made in self.modules if made.module.is_main), 0)
 
     @property
     def read_bytes(self) -> int:
@@ -147,11 +155,10 @@ def build_plan(
         RecipeError: The slices do not fit the models' layers.
         PlanError: Tensors do not fit together; the error lists every way in which they do not.
     """
-    _refuse_unsupported(recipe)
     findings = Findings()
     parents = parent_checkpoints(checkpoints.values())
     stored = stored_models(checkpoints, findings)
-    model, layer_count = _Planner(stored, _tokenizer_reader(parents.values()), findings).plan(recipe)
+    model, modules = _Planner(stored, _tokenizer_reader(parents.values()), findings).plan(recipe)
     if findings.problems:
         raise PlanError(sentences(findings.problems), hint=findings.hint)
     if not model.tensors:
@@ -164,7 +171,7 @@ def build_plan(
         tokenizer=model.tokenizer,
         config=model.config,
         shards=shards,
-        layer_count=layer_count,
+        modules=modules,
         notes=(
             *recipe.warnings,
             *(note for parent in parents.values() for note in parent.notes),
@@ -209,47 +216,69 @@ class _Planner:
         self._merged: dict[int, PlannedModel] = {}
         self._findings = findings
 
-    def plan(self, recipe: Recipe) -> tuple[PlannedModel, int]:
-        """Returns the recipe's result as a model, and its number of layers."""
+    def plan(self, recipe: Recipe) -> tuple[PlannedModel, tuple[MadeModule, ...]]:
+        """Returns the recipe's result as a model, and what becomes of each module of its donor."""
         if recipe.mixture is not None:
             return self._mixture(recipe)
         aligned = self._align(recipe)
-        sections, tensors = assemble(recipe, aligned, self._findings)
-        donor = aligned(recipe.base_model or recipe.slices[0].sources[0].model)
-        layers = [layer for section in sections for layer in section.layers_of(donor)]
-        config = result_config(donor, tensors=tensors, layers=layers)
+        modules, tensors = assemble(recipe, aligned, self._findings)
+        donor = aligned(recipe.donor)
+        config = result_config(donor, tensors=tensors, modules=modules)
         label = recipe.name or f"the {recipe.method} merge"
         tokenizer = with_chat_template(donor.tokenizer, recipe.chat_template, self._inputs(recipe), self._tokenizer_of)
         model = planned_model(label, donor=donor.donor, config=config, tensors=tensors, tokenizer=tokenizer)
         if problem := torn_vocabulary(model, donor):
             self._findings.problem(*problem)
-        return model, len(layers)
+        for name in uncounted(donor, modules):
+            self._findings.problem(
+                name, f"gets another number of layers, which config.json of {donor.label} cannot say"
+            )
+        return model, modules
 
-    def _mixture(self, recipe: Recipe) -> tuple[PlannedModel, int]:
+    def _mixture(self, recipe: Recipe) -> tuple[PlannedModel, tuple[MadeModule, ...]]:
         """Returns the mixture of experts that a recipe makes; without tensors where nothing can be made."""
         assert recipe.base_model is not None, "the reader asks for it"
         base = self._model_of(recipe.base_model)
         target = check_mixture(recipe, base, self._model_of, self._tokenizer_of, self._findings)
         if target is None or base.layers is None:
-            return base, 0
+            return base, ()
         made = assemble_mixture(recipe, target, base, self._model_of, self._findings)
         tokenizer = with_chat_template(base.tokenizer, recipe.chat_template, self._inputs(recipe), self._tokenizer_of)
         label = recipe.name or "the mixture"
         model = planned_model(label, donor=base.donor, config=made.config, tensors=made.tensors, tokenizer=tokenizer)
-        return model, base.layer_count
+        return model, tuple(
+            MadeModule(module, recipe.method, tuple(range(module.layer_count)), len(module.names))
+            for module in model.modules
+        )
 
-    def _align(self, recipe: Recipe) -> Callable[[Source], PlannedModel]:
-        """Returns what gives the recipe's models, all with one vocabulary."""
-        aligned = align_models(recipe, self._model_of, self._tokenizer_of)
+    def _align(self, recipe: Recipe) -> ModelOf:
+        """Returns what gives the recipe's models, all with one naming and one vocabulary."""
+        named = self._named(recipe)
+        aligned = align_models(recipe, named, self._tokenizer_of)
         for note in aligned.notes:
             self._findings.note("vocabulary", note)
         for where, problem in aligned.problems:
             self._findings.problem(where, problem)
         self._findings.hint = self._findings.hint or aligned.hint
-        return lambda source: aligned.models.get(id(self._model_of(source)), self._model_of(source))
+        return lambda source: aligned.models.get(id(named(source)), named(source))
+
+    def _named(self, recipe: Recipe) -> ModelOf:
+        """Returns what gives the recipe's models, their tensors named as the donor's."""
+        donor = self._model_of(recipe.donor)
+        named: dict[int, PlannedModel] = {id(donor): donor}
+
+        def model_of(source: Source) -> PlannedModel:
+            model = self._model_of(source)
+            if id(model) not in named:
+                named[id(model)], notes = named_like(model, donor)
+                for note in notes:
+                    self._findings.note("names", note)
+            return named[id(model)]
+
+        return model_of
 
     def _inputs(self, recipe: Recipe) -> list[PlannedModel]:
-        return distinct(self._model_of(source) for source in input_sources(recipe))
+        return distinct(self._model_of(source) for source in recipe.sources)
 
     def _model_of(self, source: Source) -> PlannedModel:
         if isinstance(source, ModelRef):
@@ -259,14 +288,9 @@ class _Planner:
         return self._merged[id(source)]
 
 
-def _refuse_unsupported(recipe: Recipe) -> None:
-    if recipe.modules is not None:
-        raise RecipeError("modules: merging the parts of a model by recipes of their own is not supported yet")
-
-
 def _model_refs(recipe: Recipe) -> Iterable[ModelRef]:
     named = () if recipe.tokenizer is None else tokenizer_sources(recipe.tokenizer)
-    for source in (*input_sources(recipe), *named):
+    for source in (*recipe.sources, *named):
         if isinstance(source, Recipe):
             yield from _model_refs(source)
         else:

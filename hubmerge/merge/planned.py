@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.merge.expr import Expr, Load
-from hubmerge.merge.layers import LayerStack, layer_index, main_stack, part_in_layer, role
-from hubmerge.tokenizer import Tokenizer
+from hubmerge.merge.layers import LayerStack, role
+from hubmerge.merge.modules import Module, find_modules
+from hubmerge.tokenizer import Tokenizer, vocabulary_identity
 from hubmerge.weights.checkpoint import Checkpoint
 from hubmerge.weights.json_files import text_config
 
@@ -46,6 +47,7 @@ class PlannedTokenizer:
             that tokens were added from.
         built: In place of the first parent's; None if that one's files are taken as they are.
         chat_template: Jinja text in place of the template that comes with the files; None to leave that.
+        identity: Of the first parent's files, where it is known without reading them; equal ones mean equal tokenizers.
         template_from: Where `chat_template` comes from: its name in recipes, or the number of the parent that has it;
             None if it is the recipe's own.
     """
@@ -54,6 +56,7 @@ class PlannedTokenizer:
     built: Tokenizer | None = None
     chat_template: str | None = None
     template_from: str | int | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,28 +67,30 @@ class PlannedModel:
         label: What messages call it.
         donor: Number of the parent whose config.json it has, and what stands beside it.
         config: config.json as it will be.
-        layers: The layers that slices and gradients count; None if the names show none.
-        parts_by_layer: What follows the layer's number in the names of its tensors, by layer, in order; under None the
-            whole names of the tensors outside the layers.
+        modules: Every tensor is in one of them.
     """
 
     label: str
     donor: int
     config: Mapping[str, Any]
     tensors: Mapping[str, PlannedTensor]
-    layers: LayerStack | None
-    parts_by_layer: Mapping[int | None, Sequence[str]]
+    modules: Sequence[Module]
     tokenizer: PlannedTokenizer
 
     @property
-    def layer_count(self) -> int:
-        """Number of layers; 0 if the names show none."""
-        return 0 if self.layers is None else self.layers.count
+    def main(self) -> Module | None:
+        """The language model, or the only module there is; None of a model without tensors."""
+        return next((module for module in self.modules if module.is_main), None)
 
-    def name_in_layer(self, layer: int, part: str) -> str:
-        """Returns the name of a layer's tensor; see `LayerStack.name`."""
-        assert self.layers is not None, "a model without layers has no tensors in them"
-        return self.layers.name(layer, part)
+    @property
+    def layers(self) -> LayerStack | None:
+        """The language model's layers; None if the names show none."""
+        return self.main.layers if self.main else None
+
+    @property
+    def layer_count(self) -> int:
+        """Number of the language model's layers; 0 if the names show none."""
+        return self.main.layer_count if self.main else 0
 
     def find(self, name: str) -> PlannedTensor | None:
         """Returns the tensor of that name; of a head that is tied to the embedding, the embedding."""
@@ -117,7 +122,7 @@ def from_checkpoint(checkpoint: Checkpoint, *, parent: int) -> PlannedModel:
         donor=parent,
         config=checkpoint.config,
         tensors=tensors,
-        tokenizer=PlannedTokenizer((parent,)),
+        tokenizer=PlannedTokenizer((parent,), identity=vocabulary_identity(checkpoint.files)),
     )
 
 
@@ -129,9 +134,5 @@ def planned_model(
     tensors: Mapping[str, PlannedTensor],
     tokenizer: PlannedTokenizer,
 ) -> PlannedModel:
-    """Returns the model that has these tensors, its layers found from their names."""
-    layers = main_stack(tensors, config)
-    by_layer: dict[int | None, list[str]] = {}
-    for name in tensors:
-        by_layer.setdefault(layer_index(name, layers), []).append(part_in_layer(name, layers))
-    return PlannedModel(label, donor, config, tensors, layers, by_layer, tokenizer)
+    """Returns the model that has these tensors, its modules found from their names."""
+    return PlannedModel(label, donor, config, tensors, find_modules(tensors, config), tokenizer)

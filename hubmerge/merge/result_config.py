@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hubmerge.merge.layers import layer_count_keys
+from hubmerge.merge.assemble import MadeModule
+from hubmerge.merge.layers import KeyPath, layer_count_keys
+from hubmerge.merge.modules import config_word
 from hubmerge.merge.planned import PlannedModel, PlannedTensor, is_head
 from hubmerge.weights.dtypes import FLOAT_NAMES, is_float
 
@@ -16,24 +18,40 @@ DROPPED_KEYS = ("_name_or_path", "auto_map", "transformers_version")
 
 
 def result_config(
-    donor: PlannedModel, *, tensors: Mapping[str, PlannedTensor], layers: Sequence[int]
+    donor: PlannedModel, *, tensors: Mapping[str, PlannedTensor], modules: Iterable[MadeModule]
 ) -> dict[str, Any]:
     """Returns config.json for a model of these tensors.
 
-    dtype, layer count (and lists with an entry a layer) and the tied head follow the tensors; the rest is the donor's.
+    dtype, layer counts (and lists with an entry a layer) and the tied head follow the tensors; the rest is the donor's.
 
     Args:
         donor: Whose config.json it is.
         tensors: The result's.
-        layers: For each layer of the result, the layer of the donor that it stands for.
+        modules: What becomes of each module of the donor.
     """
     config = {key: copy.deepcopy(value) for key, value in donor.config.items() if key not in DROPPED_KEYS}
     set_dtype(config, main_dtype(tensors))
-    if donor.layer_count and list(layers) != list(range(donor.layer_count)):
-        _set_layers(config, donor.layer_count, layers)
+    for made in modules:
+        count = made.module.layer_count
+        if count and made.layers != tuple(range(count)):
+            _set_layers(config, layer_count_keys(config, count, config_word(made.module)), made.layers, count)
     if donor.ties_embeddings and any(is_head(name, donor.layers) for name in tensors):
         _untie(config)
     return config
+
+
+def uncounted(donor: PlannedModel, modules: Iterable[MadeModule]) -> tuple[str, ...]:
+    """Returns the modules that got another number of layers, but are nowhere counted in the donor's config.json.
+
+    The language model is not asked: checkpoints without any count are merged as well.
+    """
+    return tuple(
+        made.module.name
+        for made in modules
+        if (word := config_word(made.module)) is not None
+        and len(made.layers) != made.module.layer_count
+        and not layer_count_keys(donor.config, made.module.layer_count, word)
+    )
 
 
 def main_dtype(tensors: Mapping[str, PlannedTensor]) -> str:
@@ -55,9 +73,9 @@ def set_dtype(config: dict[str, Any], code: str) -> None:
             set_dtype(nested, code)
 
 
-def _set_layers(config: dict[str, Any], donor_count: int, layers: Sequence[int]) -> None:
+def _set_layers(config: dict[str, Any], paths: Iterable[KeyPath], layers: Sequence[int], donor_count: int) -> None:
     """Rewrites the layer count and the lists with an entry a layer; beyond the donor's layers these begin again."""
-    for path in layer_count_keys(config, donor_count):
+    for path in paths:
         *parents, key = path
         holder = config
         for parent in parents:

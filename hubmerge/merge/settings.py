@@ -72,6 +72,13 @@ def resolve(setting: Setting, *, tensor_name: str, depth: float) -> Scalar | Non
             return None if chosen is None else resolve(chosen, tensor_name=tensor_name, depth=depth)
 
 
+def layered(near: Setting, far: Setting) -> Setting:
+    """Returns the setting that says what `near` says, and what `far` says where `near` says nothing."""
+    if not isinstance(near, Filtered):
+        return near
+    return Filtered((*near.cases, *(far.cases if isinstance(far, Filtered) else (Case(None, far),))))
+
+
 def _at(values: Sequence[Scalar], depth: float) -> Scalar:
     position = depth * (len(values) - 1)
     below = math.floor(position)

@@ -52,6 +52,10 @@ def plan_summary(
             for shard in plan.shards
         ],
         "layers": plan.layer_count,
+        "modules": [
+            {"name": made.module.name, "method": made.method, "layers": len(made.layers), "tensors": made.tensors}
+            for made in plan.modules
+        ],
         "parameters": plan.parameter_count,
         "read_bytes": plan.read_bytes,
         "write_bytes": plan.write_bytes,

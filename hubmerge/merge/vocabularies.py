@@ -79,7 +79,7 @@ def align_models(recipe: Recipe, model_of: ModelOf, tokenizer_of: TokenizerOf) -
     Raises:
         SourceError: A tokenizer is needed and cannot be read.
     """
-    inputs = distinct(map(model_of, input_sources(recipe)))
+    inputs = distinct(map(model_of, recipe.sources))
     choice = recipe.tokenizer
     if choice is None:
         return _on_common_rows(inputs, tokenizer_of)
@@ -88,15 +88,6 @@ def align_models(recipe: Recipe, model_of: ModelOf, tokenizer_of: TokenizerOf) -
     if is_plain and _are_one_slow_tokenizer([tokenizer_of(model) for model in models]):
         return _on_common_rows(inputs, tokenizer_of)
     return _on_one_vocabulary(choice, _pool(recipe, choice, models, len(inputs), model_of, tokenizer_of), model_of)
-
-
-def input_sources(recipe: Recipe) -> Iterator[Source]:
-    """Yields the models that a recipe merges, the base first."""
-    bases = (recipe.base_model, *(slice_.base_model for slice_ in recipe.slices))
-    yield from (base for base in bases if base is not None)
-    yield from (source.model for slice_ in recipe.slices for source in slice_.sources)
-    if recipe.mixture is not None:
-        yield from (expert.model for expert in recipe.mixture.all_experts)
 
 
 def distinct(models: Iterable[PlannedModel]) -> list[PlannedModel]:
@@ -116,10 +107,10 @@ def torn_vocabulary(result: PlannedModel, donor: PlannedModel) -> tuple[str, str
 
 
 def _on_common_rows(models: Sequence[PlannedModel], tokenizer_of: TokenizerOf) -> Aligned:
-    """Cuts off the padding that some models have behind the same tokens."""
+    """Cuts off the padding that some models have behind the same tokens; says where tokens are not the same."""
     rows = {id(model): row_count(table) for model in models if (table := main_table(model)) is not None}
     if len(set(rows.values())) < 2:
-        return Aligned({})
+        return Aligned({}, tuple(_other_token_notes([model for model in models if id(model) in rows], tokenizer_of)))
     least = min(rows.values())
     if not _are_equal([tokenizer_of(model) for model in models], fit_in=least):
         return Aligned({}, hint=UNION_HINT)
@@ -139,8 +130,7 @@ def _pool(
     model_of: ModelOf,
     tokenizer_of: TokenizerOf,
 ) -> _Pool:
-    donor = recipe.base_model or recipe.slices[0].sources[0].model
-    start = model_of(donor if isinstance(choice.source, str) else choice.source)
+    start = model_of(recipe.donor if isinstance(choice.source, str) else choice.source)
     own = tokenizer_of(start)
     if own is None:
         raise SourceError(
@@ -219,6 +209,34 @@ def _with_tables(model: PlannedModel, tables: Mapping[str, PlannedTensor]) -> Pl
     """Returns a model with other token tables, its config's vocabulary sizes following."""
     sizes = {row_count(model.tensors[name]): row_count(table) for name, table in tables.items()}
     return replace(model, tensors={**model.tensors, **tables}, config=resized(model.config, sizes))
+
+
+def _other_token_notes(models: Sequence[PlannedModel], tokenizer_of: TokenizerOf) -> Iterator[str]:
+    """Says which models have other tokens than the first for the same rows; reads only tokenizers that may differ."""
+    known = [model.tokenizer.identity if model.tokenizer.built is None else None for model in models]
+    if len(models) < 2 or (None not in known and len(set(known)) == 1):
+        return
+    first, *others = [(model.label, _tokens_by_id(model, tokenizer_of)) for model in models]
+    for label, tokens in others:
+        differing = [number for number, token in tokens.items() if first[1].get(number, token) != token]
+        if differing:
+            number = differing[0]
+            shown = f"{number} is {first[1][number]} in {first[0]} and {tokens[number]} in {label}"
+            yield (
+                f"{len(differing)} ids mean other tokens in {label} than in {first[0]} ({shown}), and rows are merged "
+                "by id; tokenizer: {source: union} merges them by token"
+            )
+
+
+def _tokens_by_id(model: PlannedModel, tokenizer_of: TokenizerOf) -> dict[int, str]:
+    """Returns a model's tokens by their ids; none where there is nothing that could be compared."""
+    try:
+        tokenizer = tokenizer_of(model)
+    except SourceError:  # a broken tokenizer is no reason to refuse a merge that does not need it
+        return {}
+    if tokenizer is None or tokenizer.backend is None:
+        return {}
+    return {number: token for token, number in tokenizer.ids.items()}
 
 
 def _lacking_notes(pool: _Pool) -> Iterator[str]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hubmerge.tokenizer.read import TOKENIZER_FILES, Tokenizer, VocabularyKind, read_tokenizer
+from hubmerge.tokenizer.read import TOKENIZER_FILES, Tokenizer, VocabularyKind, read_tokenizer, vocabulary_identity
 
-__all__ = ["TOKENIZER_FILES", "Tokenizer", "VocabularyKind", "read_tokenizer"]
+__all__ = ["TOKENIZER_FILES", "Tokenizer", "VocabularyKind", "read_tokenizer", "vocabulary_identity"]

@@ -137,6 +137,16 @@ def read_tokenizer(files: Files) -> Tokenizer | None:
     return Tokenizer(files.label, backend, config, _template(files, config), _digest(files, identity))
 
 
+def vocabulary_identity(files: Files) -> str | None:
+    """Returns what is equal for equal vocabularies, known without reading; None on disk and where there is none."""
+    entries = files.entries()
+    names = [name for name in sorted(entries) if name == BACKEND_FILE or _is_one_of(name, SLOW_FILES)]
+    hashes = [entry.sha256 or entry.blob_id for name in names if (entry := entries[name])]
+    if not names or None in hashes:
+        return None
+    return " ".join(f"{name}={known}" for name, known in zip(names, hashes, strict=True))
+
+
 def ordinary_ids(model: Mapping[str, Any]) -> Mapping[str, int]:
     """Returns the vocabulary of the `model` in a tokenizer.json, which a Unigram model states as a list with scores."""
     vocabulary = model["vocab"]

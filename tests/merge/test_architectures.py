@@ -2,71 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.checkpoints import write_model
+from hubmerge.merge.pipeline import plan_recipe
+from tests.architectures import MODELS, logits_of
+from tests.checkpoints import read_tensors, write_model
 from tests.merge.merging import merged
 from tests.merge.recipes import sliced, whole
 
-SMALL = {
-    "vocab_size": 32,
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "pad_token_id": 0,
-}
-GROUPED = {**SMALL, "num_key_value_heads": 1}
-GPT = {"n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": 32}
-T5 = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 3, "num_decoder_layers": 3, "num_heads": 2, "vocab_size": 32}
-MOE = {**GROUPED, "num_local_experts": 4, "tie_word_embeddings": False}
-MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1]}
-QWEN_VISION = {"depth": 2, "embed_dim": 16, "num_heads": 2, "hidden_size": 16, "patch_size": 4, "mlp_ratio": 1}
+Weights = dict[str, Tensor]
+HALF = {"weight": 0.5}
 
 
-def llava() -> PreTrainedModel:
-    vision = transformers.CLIPVisionConfig(**{**SMALL, "num_hidden_layers": 2}, image_size=28, patch_size=14)
-    return transformers.LlavaForConditionalGeneration(
-        transformers.LlavaConfig(text_config=transformers.LlamaConfig(**GROUPED), vision_config=vision)
-    )
+@dataclass(frozen=True)
+class Siblings:
+    """Two checkpoints of one architecture, and their weights as the model has them in memory."""
+
+    model: PreTrainedModel
+    folders: tuple[Path, Path]
+    weights: tuple[Weights, Weights]
 
 
-def qwen2_vl() -> PreTrainedModel:
-    text = {**GROUPED, "rope_parameters": MROPE}
-    return transformers.Qwen2VLForConditionalGeneration(
-        transformers.Qwen2VLConfig(text_config=text, vision_config=QWEN_VISION)
-    )
-
-
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "tied llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**GROUPED, tie_word_embeddings=True)),
-    "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT)),
-    "mixtral": lambda: transformers.MixtralForCausalLM(transformers.MixtralConfig(**MOE)),
-    "gemma3": lambda: transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**GROUPED, head_dim=8)),
-    "mamba": lambda: transformers.MambaForCausalLM(
-        transformers.MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=3)
-    ),
-    "bert": lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SMALL)),
-    "t5": lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(**T5)),
-    "llava": llava,
-    "qwen2-vl": qwen2_vl,
-}
-
-Siblings = tuple[PreTrainedModel, Path, Path]
-
-
-@pytest.fixture(params=MODELS)
-def siblings(request: pytest.FixtureRequest, tmp_path: Path) -> Siblings:
-    """Returns a model and two checkpoints of its architecture with other weights, in fp32."""
+@pytest.fixture(scope="module", params=MODELS)
+def siblings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Siblings:
     model = MODELS[request.param]()
-    folders = [write_model(tmp_path / str(seed), model, seed=seed, dtype=torch.float32) for seed in (1, 2)]
-    return model, *folders
+    folder = tmp_path_factory.mktemp("siblings")
+    first = write_model(folder / "first", model, seed=1, dtype=torch.float32)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    second = write_model(folder / "second", model, seed=2, dtype=torch.float32)
+    return Siblings(model, (first, second), (weights, model.state_dict()))
 
 
 def loaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -75,17 +47,57 @@ def loaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return result
 
 
-def test_a_mean_is_loaded_as_the_mean_of_every_weight(siblings: Siblings, tmp_path: Path) -> None:
-    model, first, second = siblings
-    merged(whole("linear", (first, {"weight": 0.5}), (second, {"weight": 0.5})), tmp_path / "out")
-    a, b, result = (loaded(model, folder).state_dict() for folder in (first, second, tmp_path / "out"))
-    assert result.keys() == a.keys()
-    for name, tensor in result.items():
+def slerp(a: Tensor, b: Tensor) -> Tensor:
+    """Halfway on the arc between two tensors."""
+    cosine = float((a * b).sum() / (a.norm() * b.norm()))
+    if abs(cosine) > 0.9995:
+        return (a + b) / 2
+    angle = math.acos(cosine)
+    return (a + b) * math.sin(angle / 2) / math.sin(angle)
+
+
+def ties(base: Tensor, other: Tensor) -> Tensor:
+    """The base with the larger half of the other's changes."""
+    delta = (other - base).flatten()
+    kept = delta.abs().argsort(descending=True, stable=True)[: max(1, delta.numel() // 2)]
+    return base + torch.zeros_like(delta).index_copy(0, kept, delta[kept]).reshape(base.shape)
+
+
+def test_a_mean_is_loaded_as_the_mean_of_every_weight_and_runs(siblings: Siblings, tmp_path: Path) -> None:
+    (first, second), (a, b) = siblings.folders, siblings.weights
+    merged(whole("linear", (first, HALF), (second, HALF)), tmp_path / "out")
+    result = loaded(siblings.model, tmp_path / "out")
+    assert result.state_dict().keys() == a.keys()
+    for name, tensor in result.state_dict().items():
         expected = (a[name] + b[name]) / 2 if tensor.is_floating_point() else a[name]
         assert torch.equal(tensor, expected), name
+    assert logits_of(result).isfinite().all()
 
 
-def test_stacked_layers_load_as_a_taller_model(siblings: Siblings, tmp_path: Path) -> None:
-    model, first, second = siblings
-    merged(sliced("passthrough", {first: (0, 2)}, {second: (1, 3)}), tmp_path / "out")
-    assert len(loaded(model, tmp_path / "out").state_dict()) > len(model.state_dict())
+@pytest.mark.parametrize(
+    ("direct", "settings"),
+    [
+        (slerp, {"merge_method": "slerp", "parameters": {"t": 0.5}}),
+        (ties, {"merge_method": "ties", "parameters": {"weight": 1, "density": 0.5}}),
+    ],
+    ids=["slerp", "ties"],
+)
+def test_every_stored_tensor_is_merged_by_the_formula(
+    siblings: Siblings, tmp_path: Path, direct: Callable[[Tensor, Tensor], Tensor], settings: dict[str, object]
+) -> None:
+    first, second = siblings.folders
+    recipe = {**whole("slerp", first, second, base_model=first), **settings}
+    result = merged(recipe, tmp_path / "out")
+    a, b = read_tensors(first), read_tensors(second)
+    assert result.keys() == a.keys()
+    for name, tensor in result.items():
+        torch.testing.assert_close(tensor, direct(a[name], b[name]), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_stacked_layers_load_as_a_taller_model_and_run(siblings: Siblings, tmp_path: Path) -> None:
+    first, second = siblings.folders
+    top = plan_recipe(whole("passthrough", first)).layer_count
+    merged(sliced("passthrough", {first: (0, top - 1)}, {second: (0, top)}), tmp_path / "out")
+    result = loaded(siblings.model, tmp_path / "out")
+    assert len(result.state_dict()) > len(siblings.weights[0])
+    assert logits_of(result).isfinite().all()

@@ -207,7 +207,7 @@ def test_what_just_the_base_has_is_carried_over_in_the_stated_dtype_and_noted(tm
     base = write_changed(tmp_path / "base", llamas[0], tower)
     plan = plan_recipe(whole("task_arithmetic", (llamas[1], HALF), (llamas[2], HALF), base_model=base, dtype="float16"))
     assert plan.notes == (
-        f"vision_tower.blocks.*.weight (2 tensors): carried over from {base}: {llamas[1]}, {llamas[2]} have none",
+        f"vision_tower (2 layers, 2 tensors): carried over from {base}: {llamas[1]}, {llamas[2]} have none",
     )
     assert {dtypes_of(plan)[name] for name in tower} == {"F16"}
 
@@ -279,3 +279,31 @@ def test_a_slice_may_merge_two_runs_of_layers_of_the_base(llamas: Llamas) -> Non
     plan = plan_recipe({**recipe, "parameters": {"t": 0.5}})
     merged = next(tensor.expr for tensor in plan.tensors if "layers.1" in tensor.info.name)
     assert [load.tensor.name.split(".")[2] for load in merged.inputs] == ["1", "3"]
+
+
+def test_what_just_the_donor_has_is_carried_over_where_it_is_not_merged_itself(tmp_path: Path, llamas: Llamas) -> None:
+    donor = write_changed(tmp_path / "donor", llamas[0], {"score.weight": ones(2, 16)})
+    other = write_changed(tmp_path / "other", llamas[1], {"value_head.weight": ones(1, 16)})
+    plan = plan_recipe(whole("linear", (other, HALF), (llamas[2], HALF), base_model=donor))
+    assert plan.notes == (
+        f"value_head.weight: left out: {donor}, which gives the result its shape, lacks what {other} has",
+        f"score.weight: carried over from {donor}: {other}, {llamas[2]} have none",
+    )
+    assert dtypes_of(plan).keys() - dtypes_of(plan_recipe(whole("passthrough", llamas[0]))) == {"score.weight"}
+
+
+def test_an_untied_donor_gets_a_head_from_tied_models(tmp_path: Path, llamas: Llamas) -> None:
+    tied = [write_llama(tmp_path / str(seed), seed=seed, layers=4, tied=True) for seed in (8, 9)]
+    plan = plan_recipe(whole("linear", *[(model, HALF) for model in tied], base_model=llamas[0]))
+    head = next(tensor.expr for tensor in plan.tensors if tensor.info.name == "lm_head.weight")
+    assert [load.tensor.name for load in head.inputs] == ["model.embed_tokens.weight"] * 2
+
+
+def test_what_only_the_first_layer_has_is_in_the_first_layer_of_a_stack(tmp_path: Path) -> None:
+    tensors = {f"model.layers.{layer}.up.weight": ones(2) for layer in range(3)}
+    model = write_tensors(tmp_path / "model", {**tensors, "model.layers.0.bias_table": ones(2)})
+    plan = plan_recipe(sliced("passthrough", {model: (1, 3)}, {model: (0, 3)}))
+    assert [name for name in dtypes_of(plan) if "bias_table" in name] == ["model.layers.0.bias_table"]
+    assert plan.notes == (
+        f"model.layers.*.bias_table: the first layer of the result has one for all; that of {model} is left out",
+    )

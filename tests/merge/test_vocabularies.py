@@ -18,7 +18,7 @@ from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.pipeline import merge_to_folder, plan_recipe
 from hubmerge.weights.reference import parse_reference
-from tests.checkpoints import read_tensors, write_llama
+from tests.checkpoints import numbered_tokens, read_tensors, write_llama, write_tokenizer
 from tests.merge.merging import merged
 from tests.merge.recipes import sliced, whole
 from tests.vocabularies import ENGLISH, GERMAN, bpe, edit_json, unigram, write_tokenized
@@ -353,3 +353,21 @@ def test_the_vocabulary_is_part_of_the_fingerprint(models: Models, changed: dict
     first = fingerprint(plan_recipe(linear(models[0], models[1], tokenizer={"source": "union"})))
     assert fingerprint(plan_recipe(linear(models[0], models[1], tokenizer=changed))) != first
     assert fingerprint(plan_recipe(linear(models[0], models[1], tokenizer={"source": "union"}))) == first
+
+
+def test_vocabularies_of_equal_size_with_other_tokens_are_warned_about(tmp_path: Path) -> None:
+    first = write_llama(tmp_path / "first", seed=1, vocab=8)
+    second = write_llama(tmp_path / "second", seed=2, vocab=8)
+    write_tokenizer(second, [*numbered_tokens(6), "t7", "t6"])
+    note = (
+        f"vocabulary: 2 ids mean other tokens in {second} than in {first} (6 is t6 in {first} and t7 in {second}), and "
+        "rows are merged by id; tokenizer: {source: union} merges them by token"
+    )
+    assert plan_recipe(linear(first, second)).notes == (note,)
+    assert plan_recipe(linear(first, second, tokenizer={"source": "union"})).notes == ()
+
+
+def test_a_tokenizer_that_cannot_be_read_is_no_reason_to_refuse_a_merge_without_one(tmp_path: Path) -> None:
+    first, second = (write_llama(tmp_path / str(seed), seed=seed, vocab=8) for seed in (1, 2))
+    (second / "tokenizer.json").write_text("{")
+    assert plan_recipe(linear(first, second)).notes == ()

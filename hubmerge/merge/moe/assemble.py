@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hubmerge.merge.assemble import DERIVED_SUFFIXES, Findings
+from hubmerge.merge.assemble import DERIVED_SUFFIXES
 from hubmerge.merge.expr import Expr, Gate, Merge, Random, Routing
+from hubmerge.merge.findings import Findings
 from hubmerge.merge.layers import comes_before_layers, role
 from hubmerge.merge.methods.method import Settings
+from hubmerge.merge.modules import Module
 from hubmerge.merge.moe.target import (
     EXPERT_PARTS,
     RESIDUAL_PART,
@@ -58,7 +60,7 @@ class _Assembly:
         """Yields the routers of all layers right after the embedding: what they cost is then paid once, at first."""
         yield from self._outer(before=True)
         yield from self._routers()
-        for layer in range(self.base.layer_count):
+        for layer in range(self._decoder.layer_count):
             yield from self._dense(layer)
             for number, expert in enumerate(self.mixture.experts):
                 yield from self._expert(expert, layer, [name.format(number) for name in self.target.expert_names])
@@ -68,7 +70,7 @@ class _Assembly:
 
     def config(self, tensors: Mapping[str, PlannedTensor]) -> dict[str, Any]:
         """Returns config.json."""
-        gate_projection = self.base.find(self.base.name_in_layer(0, EXPERT_PARTS[0]))
+        gate_projection = self.base.find(self._decoder.name_in_layer(0, EXPERT_PARTS[0]))
         config = mixture_config(
             self.base.config,
             self.target,
@@ -82,19 +84,24 @@ class _Assembly:
         return config
 
     @property
+    def _decoder(self) -> Module:
+        assert self.base.main is not None, "its layers were found"
+        return self.base.main
+
+    @property
     def _dtype(self) -> str:
         stated = self.recipe.out_dtype or self.recipe.dtype
         return FLOAT_CODES[stated] if stated else main_dtype(self.base.tensors)
 
     def _outer(self, *, before: bool) -> Iterator[PlannedTensor]:
-        for name in self.base.parts_by_layer.get(None, ()):
+        for name in self._decoder.parts_by_layer.get(None, ()):
             if comes_before_layers(name, self.base.layers) is before:
                 yield from self._from_base(name, is_known=role(name, self.base.layers) in ("embed", "norm", "head"))
 
     def _dense(self, layer: int) -> Iterator[PlannedTensor]:
-        for part in self.base.parts_by_layer.get(layer, ()):
+        for part in self._decoder.parts_by_layer.get(layer, ()):
             if part not in EXPERT_PARTS:
-                name = self.base.name_in_layer(layer, part)
+                name = self._decoder.name_in_layer(layer, part)
                 yield from self._from_base(name, is_known=part in self.target.dense_parts)
 
     def _from_base(self, name: str, *, is_known: bool) -> Iterator[PlannedTensor]:
@@ -109,10 +116,10 @@ class _Assembly:
     def _expert(self, expert: Expert, layer: int, names: Iterable[str]) -> Iterator[PlannedTensor]:
         model = self.model_of(expert.model)
         for part, new in zip(EXPERT_PARTS, names, strict=True):
-            own = self.base.find(self.base.name_in_layer(layer, part))
-            found = model.find(model.name_in_layer(layer, part)) if layer < model.layer_count else None
-            name = self.base.name_in_layer(layer, new)
-            if self._fits(self.base.name_in_layer(layer, part), found, own, model.label) and found:
+            own = self.base.find(self._decoder.name_in_layer(layer, part))
+            found = _in_layer(model, layer, part)
+            name = self._decoder.name_in_layer(layer, new)
+            if self._fits(self._decoder.name_in_layer(layer, part), found, own, model.label) and found:
                 factor = expert.residual_scale if part == RESIDUAL_PART else 1.0
                 expr = _scaled(found, name, noise=expert.noise_scale, factor=factor, seed=self.recipe.seed)
                 yield PlannedTensor(name, self._dtype, found.shape, expr)
@@ -138,10 +145,10 @@ class _Assembly:
         routed, count = len(self.mixture.experts), len(self.mixture.all_experts)
         hidden = embedding.shape[1]
         routing = self._routing(embedding) if self.mixture.gate_mode in PROMPTED_MODES else None
-        for layer in range(self.base.layer_count):
+        for layer in range(self._decoder.layer_count):
             for part, first, stop in ((self.target.gate_name, 0, routed), (SHARED_GATE_NAME, routed, count)):
                 if first < stop:
-                    name, shape = self.base.name_in_layer(layer, part), (stop - first, hidden)
+                    name, shape = self._decoder.name_in_layer(layer, part), (stop - first, hidden)
                     expr = Gate(routing, layer, first, stop) if routing else self._random(name, shape)
                     yield PlannedTensor(name, self._dtype, shape, expr)
 
@@ -153,7 +160,7 @@ class _Assembly:
     def _routing(self, embedding: PlannedTensor) -> Routing:
         mode = self.mixture.gate_mode
         is_run = mode != "cheap_embed"
-        layers = [self._layer(layer) for layer in range(self.base.layer_count - 1)] if is_run else []
+        layers = [self._layer(layer) for layer in range(self._decoder.layer_count - 1)] if is_run else []
         return Routing(
             mode="hidden_last" if mode == "hidden" else mode,
             prompts=tuple((expert.positive_prompts, expert.negative_prompts) for expert in self.mixture.all_experts),
@@ -164,9 +171,14 @@ class _Assembly:
         )
 
     def _layer(self, layer: int) -> dict[str, PlannedTensor]:
-        parts = self.base.parts_by_layer.get(layer, ())
-        named = {part: self.base.tensors[self.base.name_in_layer(layer, part)] for part in parts}
+        parts = self._decoder.parts_by_layer.get(layer, ())
+        named = {part: self.base.tensors[self._decoder.name_in_layer(layer, part)] for part in parts}
         return {part: tensor for part, tensor in named.items() if not part.endswith(DERIVED_SUFFIXES)}
+
+
+def _in_layer(model: PlannedModel, layer: int, part: str) -> PlannedTensor | None:
+    main = model.main
+    return model.find(main.name_in_layer(layer, part)) if main and layer < main.layer_count else None
 
 
 def _scaled(tensor: PlannedTensor, name: str, *, noise: float, factor: float, seed: int) -> Expr:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from hubmerge.merge.assemble import Findings
+from hubmerge.merge.findings import Findings
 from hubmerge.merge.moe.target import Target, find_target
 from hubmerge.merge.planned import PlannedModel
 from hubmerge.merge.recipe import PROMPTED_MODES, Mixture, Recipe, Source

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from hubmerge.errors import RecipeError
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.methods.method import Base, Method
 from hubmerge.merge.recipe.effective import common_scopes, parameters_of
 from hubmerge.merge.recipe.fields import Remarks
-from hubmerge.merge.recipe.model import ModuleRecipe, Parameters, Recipe, Slice, SliceSource, Source
+from hubmerge.merge.recipe.model import Parameters, Recipe, Slice, SliceSource, Source
 
 
 def without_repetitions(sources: Sequence[SliceSource], remarks: Remarks) -> tuple[SliceSource, ...]:
@@ -27,23 +27,17 @@ def without_repetitions(sources: Sequence[SliceSource], remarks: Remarks) -> tup
 def check_slices(recipe: Recipe, remarks: Remarks) -> None:
     """Refuses a recipe whose slices its method cannot merge, whatever the models hold."""
     method = METHODS[recipe.method]
-    for slice_, module in _all_slices(recipe):
+    for slice_ in recipe.slices:
         base = slice_.base_model or recipe.base_model
         _check_base(method, base, slice_)
         _check_count(method, base, slice_)
         _check_lengths(slice_)
-        _check_stated(method, base, slice_, common_scopes(recipe, slice_, module))
+        _check_stated(method, base, slice_, common_scopes(recipe, slice_))
         _warn_of_base(method, base, slice_, remarks)
 
 
 def _same_input(one: SliceSource, other: SliceSource) -> bool:
     return one.model == other.model and one.layer_range == other.layer_range
-
-
-def _all_slices(recipe: Recipe) -> Iterator[tuple[Slice, ModuleRecipe | None]]:
-    yield from ((slice_, None) for slice_ in recipe.slices)
-    for module in (recipe.modules or {}).values():
-        yield from ((slice_, module) for slice_ in module.slices)
 
 
 def _check_base(method: Method, base: Source | None, slice_: Slice) -> None:

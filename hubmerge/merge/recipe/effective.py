@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from hubmerge.errors import RecipeError
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.methods.method import Method, Parameter, Scope, Settings, Value
-from hubmerge.merge.recipe.model import ModuleRecipe, Parameters, Recipe, Slice, SliceSource
+from hubmerge.merge.recipe.model import Parameters, Recipe, Slice, SliceSource
 from hubmerge.merge.settings import resolve
 
 
@@ -19,12 +19,11 @@ def settings_for(
     input_names: Sequence[str],
     output_name: str,
     depth: float,
-    module: ModuleRecipe | None = None,
 ) -> Settings:
     """Returns the values of all parameters for one tensor.
 
-    The nearest setting wins: the model's own, then the slice's, the module's and the recipe's, then the default. A
-    setting whose filters do not match the tensor is passed over.
+    The nearest setting wins: the model's own, then the slice's and the recipe's, then the default. A setting whose
+    filters do not match the tensor is passed over.
 
     Args:
         recipe: The recipe of the tensor.
@@ -33,13 +32,12 @@ def settings_for(
         input_names: The tensor's name in each of `sources`; filters of a model's parameters look at it.
         output_name: The tensor's name in the result; filters of shared parameters look at it.
         depth: Position of its layer in the slice, 0 to 1.
-        module: The module that `slice_` belongs to, if the recipe has modules.
 
     Raises:
         RecipeError: A parameter without a default has no setting that matches.
     """
     method = METHODS[recipe.method]
-    common = common_scopes(recipe, slice_, module)
+    common = common_scopes(recipe, slice_)
     inputs = zip(sources, input_names, strict=True)
     return Settings(
         shared=_values(method, common, shared=True, name=output_name, depth=depth, where=slice_.where),
@@ -50,9 +48,9 @@ def settings_for(
     )
 
 
-def common_scopes(recipe: Recipe, slice_: Slice, module: ModuleRecipe | None) -> tuple[Parameters, ...]:
+def common_scopes(recipe: Recipe, slice_: Slice) -> tuple[Parameters, ...]:
     """Returns where a setting for all models of a slice may stand, the nearest first."""
-    return slice_.parameters, {} if module is None else module.parameters, recipe.parameters
+    return slice_.parameters, recipe.parameters
 
 
 def parameters_of(method: Method, *, shared: bool) -> tuple[Parameter, ...]:

@@ -33,8 +33,12 @@ SLICE_KEYS = {
 }
 MODULE_KEYS = {
     "models": "whole models, one entry each",
-    "slices": "runs of layers",
+    "slices": "runs of the module's layers",
+    "merge_method": "the method of this module, where it is not the recipe's",
+    "base_model": "the base of this module, where it is not the recipe's",
     "parameters": "values for this module alone",
+    "dtype": "dtype of this module, where it is not the recipe's",
+    "out_dtype": "the same, where it is not `dtype`",
 }
 TOKENIZER_KEYS = {
     "source": "`union`, `base` or a model",

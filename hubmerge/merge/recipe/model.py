@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, Union
 
 from hubmerge.merge.settings import Setting
@@ -41,19 +41,6 @@ class Slice:
     base_model: Source | None
     parameters: Parameters
     where: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class ModuleRecipe:
-    """How one part of a model (`text_decoder`, `vision_tower`, ...) is made.
-
-    Attributes:
-        whole_models: Whether it was written as `models`; see `Recipe`.
-    """
-
-    slices: tuple[Slice, ...]
-    parameters: Parameters
-    whole_models: bool
 
 
 @dataclass(frozen=True)
@@ -147,6 +134,8 @@ class Recipe:
         method: A name in `METHODS`; `moe` where `mixture` says what is made.
         slices: Output layers from first to last; empty where `modules` or `mixture` says it. The `models` form is one
             slice.
+        modules: How each part of a model (`text_decoder`, `vision_tower`, ...) is made, complete with what the parts
+            share; None where a merge is made as a whole.
         whole_models: Whether it was written as `models`: one slice, whose sources have no layer range.
         dtype: Dtype of the result unless `out_dtype` states it: float16, bfloat16, float32 or float64. Where both are
             None it is the promotion of the inputs.
@@ -167,10 +156,33 @@ class Recipe:
     out_dtype: str | None = None
     tokenizer: TokenizerChoice | None = None
     chat_template: str | None = None
-    modules: Mapping[str, ModuleRecipe] | None = None
+    modules: Mapping[str, Recipe] | None = None
     mixture: Mixture | None = None
     name: str | None = None
     seed: int = 0
     warnings: tuple[str, ...] = ()
     text: str = field(default="", repr=False, compare=False)
     where: str = field(default="", compare=False)
+
+    @property
+    def donor(self) -> Source:
+        """The model that gives config.json and what stands beside it."""
+        if self.base_model is not None:
+            return self.base_model
+        return next(iter(self.modules.values())).donor if self.modules else self.slices[0].sources[0].model
+
+    @property
+    def sources(self) -> Iterator[Source]:
+        """The models that are merged, the base first, with repetitions."""
+        bases = (self.base_model, *(slice_.base_model for slice_ in self.slices))
+        yield from (base for base in bases if base is not None)
+        yield from (source.model for slice_ in self.slices for source in slice_.sources)
+        for module in (self.modules or {}).values():
+            yield from module.sources
+        if self.mixture is not None:
+            yield from (expert.model for expert in self.mixture.all_experts)
+
+    def with_seed(self, seed: int) -> Recipe:
+        """Returns the recipe with another seed; recipes that stand in a model's place keep theirs."""
+        modules = self.modules and {name: module.with_seed(seed) for name, module in self.modules.items()}
+        return replace(self, seed=seed, modules=modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.methods.method import Method
@@ -11,11 +12,12 @@ from hubmerge.merge.recipe.fields import Remarks, did_you_mean, entries, fault, 
 from hubmerge.merge.recipe.keys import MODEL_KEYS, MODULE_KEYS, RECIPE_KEYS, SLICE_KEYS, SLICE_SOURCE_KEYS
 from hubmerge.merge.recipe.language import check_keys, one_form, refuse_other_files
 from hubmerge.merge.recipe.mixture import METHOD, is_mixture, mixture_keys, read_mixture
-from hubmerge.merge.recipe.model import ModuleRecipe, Recipe, Slice, SliceSource, Source
+from hubmerge.merge.recipe.model import Parameters, Recipe, Slice, SliceSource, Source
 from hubmerge.merge.recipe.parameters import read_parameters
 from hubmerge.merge.recipe.references import Documents
 from hubmerge.merge.recipe.tokenizer_choice import read_chat_template, read_tokenizer
 from hubmerge.merge.recipe.yaml_tree import Item
+from hubmerge.merge.settings import layered
 from hubmerge.weights.dtypes import FLOAT_CODES
 
 _SHORT_DTYPES: Mapping[str, str] = {
@@ -49,24 +51,24 @@ class RecipeReader:
             return self._mixture(item)
         method = _method(item)
         found = check_keys(item, RECIPE_KEYS, self._remarks)
-        parameters = read_parameters(found.get("parameters"), method, self._remarks)
         form = one_form(item, found)
         recipe = Recipe(
             method=method.name,
             slices=() if form == "modules" else self._slices(form, found[form], method),
             whole_models=form == "models",
             base_model=self._source_at("base_model", found),
-            parameters=parameters,
+            parameters=read_parameters(found.get("parameters"), method, self._remarks),
             dtype=_dtype(found.get("dtype"), self._remarks),
             out_dtype=_dtype(found.get("out_dtype"), self._remarks),
             tokenizer=read_tokenizer(found, self._source, self._remarks),
             chat_template=read_chat_template(found.get("chat_template")),
-            modules=self._modules(found[form], method) if form == "modules" else None,
             name=text(found["name"]) if "name" in found else None,
             seed=_seed(found, self._remarks),
             text=self._text,
             where=item.where,
         )
+        if form == "modules":
+            return replace(recipe, modules=self._modules(found[form], recipe, found.get("parameters")))
         check_slices(recipe, self._remarks)
         return recipe
 
@@ -97,19 +99,39 @@ class RecipeReader:
     def _source_at(self, key: str, found: Mapping[str, Item]) -> Source | None:
         return self._source(found[key]) if key in found else None
 
-    def _modules(self, item: Item, method: Method) -> dict[str, ModuleRecipe]:
+    def _modules(self, item: Item, whole: Recipe, shared: Item | None) -> dict[str, Recipe]:
         if not mapping(item):
             raise fault(item, "names no module")
-        return {name: self._module(module, method) for name, module in mapping(item).items()}
+        return {name: self._module(module, whole, shared) for name, module in mapping(item).items()}
 
-    def _module(self, item: Item, method: Method) -> ModuleRecipe:
+    def _module(self, item: Item, whole: Recipe, shared: Item | None) -> Recipe:
+        """Returns how a module is made: what it does not say itself is as in the recipe that it belongs to.
+
+        Args:
+            item: The module.
+            whole: The recipe that it belongs to.
+            shared: The parameters of that recipe.
+        """
         found = check_keys(item, MODULE_KEYS, self._remarks)
+        method = _method(item) if "merge_method" in found else METHODS[whole.method]
         form = one_form(item, found, ("models", "slices"))
-        return ModuleRecipe(
+        dtype, out_dtype = (_dtype(found.get(key), self._remarks) for key in ("dtype", "out_dtype"))
+        recipe = replace(
+            whole,
+            method=method.name,
             slices=self._slices(form, found[form], method),
-            parameters=read_parameters(found.get("parameters"), method, self._remarks),
             whole_models=form == "models",
+            base_model=self._source_at("base_model", found) or whole.base_model,
+            parameters=_inherited(read_parameters(found.get("parameters"), method, self._remarks), shared, method),
+            dtype=dtype or whole.dtype,
+            out_dtype=out_dtype or (None if dtype else whole.out_dtype),
+            tokenizer=None,
+            chat_template=None,
+            name=None,
+            where=item.where,
         )
+        check_slices(recipe, self._remarks)
+        return recipe
 
     def _slices(self, form: str, item: Item, method: Method) -> tuple[Slice, ...]:
         if form == "slices":
@@ -141,6 +163,13 @@ class RecipeReader:
             parameters=read_parameters(found.get("parameters"), method, self._remarks, of_model=True),
             where=item.where,
         )
+
+
+def _inherited(own: Parameters, shared: Item | None, method: Method) -> Parameters:
+    """Returns a module's parameters with those that its recipe has for all modules, as far as its method knows them."""
+    common = read_parameters(shared, method, Remarks(lenient=True))
+    both = {name: layered(setting, common[name]) for name, setting in own.items() if name in common}
+    return {**common, **own, **both}
 
 
 def _method(item: Item) -> Method:

@@ -42,9 +42,7 @@ modules:
     assert recipe.modules is not None
     module = recipe.modules["text"]
     slice_ = module.slices[0]
-    found = settings_for(
-        recipe, slice_, sources=slice_.sources, input_names=[UP, UP], output_name=UP, depth=0, module=module
-    )
+    found = settings_for(module, slice_, sources=slice_.sources, input_names=[UP, UP], output_name=UP, depth=0)
     assert found.inputs == ({"weight": 4.0, "density": 3.0}, {"weight": 3.0, "density": 3.0})
     assert (found.shared["lambda"], found.shared["rescale"]) == (2.0, False)
 

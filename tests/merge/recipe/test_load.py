@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hubmerge.errors import RecipeError
-from hubmerge.merge.recipe import ModuleRecipe, Recipe, Slice, SliceSource, load_recipe
+from hubmerge.merge.recipe import Recipe, Slice, SliceSource, load_recipe
 from hubmerge.merge.settings import Case, Constant, Filtered, Gradient
 from hubmerge.weights.reference import ModelRef
 from tests.merge.recipe.recipes import SLERP, STACK, TIES, changed, refusal, warnings
@@ -57,12 +57,39 @@ modules:
     models: [{model: org/two, parameters: {weight: 2}}]
 """)
     assert recipe.slices == ()
-    assert recipe.modules == {
-        "text_decoder": ModuleRecipe(
-            (Slice((SliceSource(ONE, (0, 2), {}),), None, {}),), {"weight": Constant(1)}, False
-        ),
-        "vision_tower": ModuleRecipe((Slice((SliceSource(TWO, None, {"weight": Constant(2)}),), None, {}),), {}, True),
-    }
+    assert recipe.modules is not None
+    text, vision = recipe.modules.values()
+    assert text.slices == (Slice((SliceSource(ONE, (0, 2), {}),), None, {}),)
+    assert (text.parameters, text.whole_models) == ({"weight": Constant(1)}, False)
+    assert vision.slices == (Slice((SliceSource(TWO, None, {"weight": Constant(2)}),), None, {}),)
+    assert (vision.parameters, vision.whole_models) == ({}, True)
+
+
+def test_a_module_takes_what_it_does_not_say_from_its_recipe() -> None:
+    recipe = load_recipe("""\
+merge_method: slerp
+base_model: org/one
+dtype: bfloat16
+parameters: {t: 0.25}
+seed: 7
+modules:
+  text_decoder:
+    parameters: {t: [{filter: mlp, value: 1}]}
+    models: [{model: org/one}, {model: org/two}]
+  vision_tower:
+    merge_method: linear
+    base_model: org/two
+    dtype: float32
+    parameters: {weight: 1}
+    models: [{model: org/one}, {model: org/two}]
+""")
+    assert recipe.modules is not None
+    text, vision = recipe.modules.values()
+    assert (text.method, text.base_model, text.dtype, text.seed) == ("slerp", ONE, "bfloat16", 7)
+    assert text.parameters == {"t": Filtered((Case("mlp", Constant(1)), Case(None, Constant(0.25))))}
+    assert (vision.method, vision.base_model, vision.dtype) == ("linear", TWO, "float32")
+    assert vision.parameters == {"weight": Constant(1)}
+    assert recipe.with_seed(9).modules["vision_tower"].seed == 9  # type: ignore[index]
 
 
 def test_entries_know_where_they_stand() -> None:
