@@ -111,6 +111,23 @@ class ParentFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiagnosticsFacts:
+    """What the statistics of a merge's weights say.
+
+    Attributes:
+        sentences: Their meaning, the most important first.
+        warnings: What is wrong with the values, whole sentences.
+        has_picture: Whether there is a heat map, diagnostics.png, beside diagnostics.json with the numbers.
+        basis: What the numbers were taken from, one sentence.
+    """
+
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    has_picture: bool
+    basis: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AncestryFacts:
     """What lies behind the parents.
 
@@ -162,6 +179,7 @@ class MergeFacts:
         files: In the order in which they are listed.
         notes: Warnings of the plan, whole sentences.
         ancestry: None where nothing is known beyond the parents.
+        diagnostics: None where nothing has been measured.
     """
 
     repo_id: str | None
@@ -187,4 +205,5 @@ class MergeFacts:
     files: tuple[FileFacts, ...] = ()
     notes: tuple[str, ...] = ()
     ancestry: AncestryFacts | None = None
+    diagnostics: DiagnosticsFacts | None = None
     licence: LicenceDecision

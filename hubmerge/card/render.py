@@ -20,7 +20,7 @@ from hubmerge.weights.front_matter import read_metadata, split_card
 
 SECTIONS = (
     *("summary", "parents", "method", "recipe", "reproduce", "tokenizer"),
-    *("usage", "lineage", "licence", "notes", "provenance"),
+    *("usage", "diagnostics", "lineage", "licence", "notes", "provenance"),
 )
 """In the order of the card; each is a template of templates/sections, and one that prints nothing is left out."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -23,9 +23,13 @@ from hubmerge.merge.expr import Expr, Load, Same
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead
+from hubmerge.merge.watch import Unwatched, Watch
 from hubmerge.weights.files import Files
 from hubmerge.weights.header import item_size
 from hubmerge.weights.shards import ShardFile
+
+Watcher = Callable[[OutputTensor], Watch]
+"""Gives what looks at a tensor while it is made."""
 
 COPY_BYTES = 4 << 20
 """Bytes of a tensor that is only copied, moved at a time."""
@@ -54,7 +58,10 @@ class StreamOptions:
 class Stream:
     """Executes shards of a plan, in order, each once. Made by `open_stream`."""
 
-    def __init__(self, read_ahead: ReadAhead, workers: ThreadPoolExecutor, progress: Progress) -> None:
+    def __init__(
+        self, read_ahead: ReadAhead, workers: ThreadPoolExecutor, progress: Progress, watcher: Watcher
+    ) -> None:
+        self._watcher = watcher
         self._read_ahead = read_ahead
         self._workers = workers
         self._progress = progress
@@ -89,17 +96,24 @@ class Stream:
         self._read_ahead.stop()
 
     def _make(self, number: int, tensor: OutputTensor, file: ShardFile) -> None:
+        watch = self._watcher(tensor)
         try:
-            for start, data in _bytes_of(tensor, self._read_ahead.source(number)):
+            for start, data in _bytes_of(tensor, self._read_ahead.source(number), watch):
                 file.write(tensor.info.start + start, data.data)
                 self._progress.advance(Stage.MERGE, data.size)
+            watch.finish()
         finally:
             self._read_ahead.release(number, tensor.expr)
 
 
 @contextmanager
 def open_stream(
-    shards: Sequence[ShardPlan], files: Sequence[Files], *, options: StreamOptions, progress: Progress
+    shards: Sequence[ShardPlan],
+    files: Sequence[Files],
+    *,
+    options: StreamOptions,
+    progress: Progress,
+    watcher: Watcher = lambda _tensor: Unwatched(),
 ) -> Iterator[Stream]:
     """Gives a stream that makes these shards, in this order, from parents whose files are given.
 
@@ -114,7 +128,7 @@ def open_stream(
         on_read=lambda size_bytes: progress.advance(Stage.READ, size_bytes),
     )
     workers = _running_workers(options.threads)
-    stream = Stream(read_ahead, workers, progress)
+    stream = Stream(read_ahead, workers, progress, watcher)
     with _one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
         try:
             yield stream
@@ -153,20 +167,22 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _bytes_of(tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+def _bytes_of(tensor: OutputTensor, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
     """Yields (offset in the tensor's data, bytes) from first to last; each is good until the next."""
     expr = tensor.expr
     if isinstance(expr, Same):
         yield from _copied_if_same(expr, tensor.info.name, source)
     elif isinstance(expr, Load) and expr.tensor.dtype == tensor.info.dtype:
-        yield from _copied(expr, source)
+        for start, data in _copied(expr, source):
+            watch.copied(data)
+            yield start, data
     else:
-        yield from _computed(expr, tensor.info.dtype, source)
+        yield from _computed(expr, tensor.info.dtype, source, watch)
 
 
-def _computed(expr: Expr, dtype: str, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+def _computed(expr: Expr, dtype: str, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
     item_bytes = item_size(dtype)
-    for block, data in evaluate(expr, dtype=dtype, source=source):
+    for block, data in evaluate(expr, dtype=dtype, source=source, watch=watch):
         yield block.start * item_bytes, data
 
 
