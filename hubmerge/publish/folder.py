@@ -109,8 +109,11 @@ class FolderPublisher:
 
     def stage(self, shard: FinishedShard, notes: bytes = b"") -> StagedShard:
         """Leaves the shard where it is; it is at the target already."""
-        if notes:
-            _notes_of(shard.path).write_bytes(notes)
+        try:
+            if notes:
+                _notes_of(shard.path).write_bytes(notes)
+        except OSError as error:
+            raise PublishError(f"cannot write {_notes_of(shard.path)}: {error.strerror}") from error
         return StagedShard(shard.path.name, shard.size_bytes, shard.sha256, notes)
 
     def publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> Published:
