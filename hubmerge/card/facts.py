@@ -113,6 +113,23 @@ class ParentFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiagnosticsFacts:
+    """What the statistics of a merge's weights say.
+
+    Attributes:
+        sentences: Their meaning, the most important first.
+        warnings: What is wrong with the values, whole sentences.
+        has_picture: Whether there is a heat map, diagnostics.png, beside diagnostics.json with the numbers.
+        basis: What the numbers were taken from, one sentence.
+    """
+
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    has_picture: bool
+    basis: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AncestryFacts:
     """What lies behind the parents.
 
@@ -171,6 +188,7 @@ class MergeFacts:
         ancestry: None where nothing is known beyond the parents.
         made_elsewhere: Whether another tool made it, so that the parents' commits are those of today, not those that
             were merged.
+        diagnostics: None where nothing has been measured.
     """
 
     repo_id: str | None
@@ -199,4 +217,5 @@ class MergeFacts:
     notes: tuple[str, ...] = ()
     ancestry: AncestryFacts | None = None
     made_elsewhere: bool = False
+    diagnostics: DiagnosticsFacts | None = None
     licence: LicenceDecision

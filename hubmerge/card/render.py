@@ -20,10 +20,13 @@ from hubmerge.errors import CardError
 from hubmerge.weights.front_matter import read_metadata, split_card
 
 SECTIONS = (
-    *("summary", "usage", "parents", "method", "recipe", "lineage"),
+    *("summary", "usage", "parents", "method", "recipe", "diagnostics", "lineage"),
     *("licence", "tokenizer", "notes", "reproduce", "provenance"),
 )
 """In the order of the card; each is a template of templates/sections, and one that prints nothing is left out."""
+
+MEASURED = "diagnostics"
+"""The section that only the merge itself can write: whoever renews its card afterwards leaves it as it is."""
 
 CARD_TEMPLATE = "card.md.jinja"
 LICENCE_TEMPLATE = "LICENSE.md.jinja"
@@ -56,7 +59,8 @@ def render_card(
     metadata, body = _read_previous(previous or "")
     environment = _environment(template)
     sections = {name: _section(environment, name, facts) for name in SECTIONS}
-    renewed = replace_sections(body, sections)
+    told = {name: text for name, text in sections.items() if not (same_merge and name == MEASURED)}
+    renewed = replace_sections(body, told)
     if renewed is None:
         layout = template.name if template else CARD_TEMPLATE
         own = _rendered(environment, layout, {"merge": facts, "sections": sections})

@@ -80,6 +80,8 @@ run_options = adding(
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Template of the model card, in place of the shipped one.",
     ),
+    click.option("--no-diagnostics", is_flag=True, help="Neither measure the weights nor draw the card's heat map."),
+    click.option("--allow-nan", is_flag=True, help="Let NaN and infinity pass; the model card warns of them."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
 )
@@ -109,4 +111,6 @@ def merge_options(given: dict[str, Any]) -> MergeOptions:
         licence=LicenceChoice(licence, reason) if licence and reason else None,
         template=given.get("template"),
         lineage=not given.get("no_lineage"),
+        diagnostics=not given.get("no_diagnostics"),
+        allow_nan=bool(given.get("allow_nan")),
     )

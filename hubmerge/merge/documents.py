@@ -12,6 +12,7 @@ from hubmerge.card.licence import LICENCE_FILE
 from hubmerge.card.lock import LOCK_FILE, render_lock
 from hubmerge.card.render import LICENCE_FILE_MARK, render_card, render_licence_file
 from hubmerge.card.validate import validate_card
+from hubmerge.diagnostics.report import NO_REPORT, Report
 from hubmerge.lineage.graph import Lineage
 from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
 from hubmerge.merge.ancestry import Ancestry, ancestry_facts, with_licence
@@ -63,7 +64,9 @@ class Documents:
         card = self.card([], previous)
         return validate_card(card) if self.target.is_repo else ()
 
-    def files(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes]) -> dict[str, bytes]:
+    def files(
+        self, shards: Sequence[StagedShard], previous: Mapping[str, bytes], report: Report = NO_REPORT
+    ) -> dict[str, bytes]:
         """Returns every file but the shards; `previous` is as for `check`."""
         lock = render_lock(lock_facts(self.plan, self.checkpoints, shards))
         return {
@@ -73,7 +76,8 @@ class Documents:
             LOCK_FILE: lock.encode(),
             **({} if self.lineage is None else {LINEAGE_FILE: render_lineage(self.lineage).encode()}),
             **self._licence_file(previous.get(LICENCE_FILE)),
-            CARD_FILENAME: self.card(shards, previous).encode(),
+            **report.files,
+            CARD_FILENAME: self.card(shards, previous, report).encode(),
         }
 
     def _licence_file(self, previous: bytes | None) -> dict[str, bytes]:
@@ -87,7 +91,7 @@ class Documents:
             return {}
         return {LICENCE_FILE: render_licence_file(self.licence, title=self.target.title).encode()}
 
-    def card(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes]) -> str:
+    def card(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes], report: Report = NO_REPORT) -> str:
         """Returns README.md; before the merge `shards` is empty, and `previous` is as for `check`."""
         facts = merge_facts(
             self.plan,
@@ -98,7 +102,8 @@ class Documents:
             side_files=self.side_files,
             arguments=self.arguments,
         )
-        facts = replace(facts, ancestry=None if self.lineage is None else ancestry_facts(self.lineage))
+        ancestry = None if self.lineage is None else ancestry_facts(self.lineage)
+        facts = replace(facts, ancestry=ancestry, diagnostics=report.facts)
         earlier = previous.get(CARD_FILENAME)
         return render_card(
             facts, template=self.template, previous=None if earlier is None else earlier.decode(errors="replace")

@@ -12,7 +12,7 @@ one lock for all instances, which makes worker threads wait for each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Block, blocks_of
 from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, Stored, can_run
 from hubmerge.merge.random_numbers import random_block
+from hubmerge.merge.watch import Unwatched, Values, Watch
 from hubmerge.weights.dtypes import FLOAT_NAMES
 from hubmerge.weights.header import item_size
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Bytes = NDArray[np.uint8]
+UNWATCHED = Unwatched()
 
 
 class TensorBytes(Protocol):
@@ -50,13 +52,21 @@ class Source(Protocol):
         """Returns a tensor's data, for one thread."""
 
 
-def evaluate(expr: Expr, *, dtype: str, source: Source) -> Iterator[tuple[Block, Bytes]]:
+def evaluate(expr: Expr, *, dtype: str, source: Source, watch: Watch = UNWATCHED) -> Iterator[tuple[Block, Bytes]]:
     """Yields an output tensor's bytes block by block, rounded once to `dtype`; each is good until the next."""
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
     node = _node(expr, source)
     for block in blocks_of(node.shape):
-        yield block, node.rounded(block, dtype)
+        data = node.rounded(block, dtype)
+        watch.computed(block, data, node)
+        yield block, data
+
+
+def open_operands(exprs: Sequence[Expr], source: Source) -> Callable[[Block], list[Values]]:
+    """Returns what gives any whole rows of these expressions, which are of one shape."""
+    nodes = [_node(expr, source) for expr in exprs]
+    return lambda block: [node.load(block).numpy() for node in nodes]
 
 
 def needs_torch(expr: Expr) -> bool:
@@ -98,6 +108,10 @@ class _Node(Protocol):
 
     def rounded(self, block: Block, dtype: str) -> Bytes: ...
 
+    def operands(self, block: Block) -> list[Values]: ...
+
+    def kept(self, block: Block) -> Sequence[Values] | None: ...
+
 
 class _Computed:
     """What every node does that has no faster way."""
@@ -120,6 +134,12 @@ class _Computed:
         """Returns a block in any dtype, good until the next call."""
         with torch.inference_mode():
             return rounded(self.load(block), dtype)
+
+    def operands(self, block: Block) -> list[Values]:
+        return [self.load(block).numpy()]
+
+    def kept(self, _block: Block) -> Sequence[Values] | None:
+        return None
 
 
 def _node(expr: Expr, source: Source) -> _Node:
@@ -352,6 +372,16 @@ class _Merged(_Computed):
         kernel(stored, Stored(result, dtype), first=block.start)
         return result
 
+    def operands(self, block: Block) -> list[Values]:
+        stored = self._operands.stored(block)
+        return [_decoded(each) for each in stored] if stored else [each.numpy() for each in self._operands.load(block)]
+
+    def kept(self, block: Block) -> Sequence[Values] | None:
+        state, _ = self._prepare()
+        if self._method.thinned is None:
+            return None
+        return [each.numpy() for each in self._method.thinned(self._operands.load(block), state, block)]
+
     def _room_of(self, size_bytes: int) -> Bytes:
         """Returns memory that is used again for every block: new memory would cost as much as the arithmetic."""
         if self._room.size < size_bytes:
@@ -386,3 +416,10 @@ class _Operands:
     def load(self, block: Block) -> list[Tensor]:
         tensors = [node.load(block) for node in self._nodes]
         return [tensor.double() for tensor in tensors] if self._is_double else tensors
+
+
+def _decoded(stored: Stored) -> Values:
+    """Returns stored elements in fp32, in memory of their own."""
+    if stored.dtype == "BF16":
+        return (stored.data.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return stored.data.view(np.float16 if stored.dtype == "F16" else np.float32).astype(np.float32)

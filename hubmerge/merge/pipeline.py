@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.card.facts import LicenceDecision
+from hubmerge.diagnostics.collect import Collector
+from hubmerge.diagnostics.report import report_on
 from hubmerge.lineage.crawl import Progress as CrawlProgress
 from hubmerge.lineage.crawl import silent
 from hubmerge.merge.ancestry import Ancestry, read_ancestry
@@ -44,6 +46,8 @@ class MergeOptions:
         licence: The licence to publish under, in place of the one that follows from the parents'.
         template: A card template in place of the shipped one.
         lineage: Whether the parents' own ancestors are read; the licence depends on them.
+        diagnostics: Whether statistics of the weights are collected and drawn for the card.
+        allow_nan: Whether tensors that the merge fills with NaN or infinity are published.
     """
 
     lenient: bool = False
@@ -54,6 +58,8 @@ class MergeOptions:
     licence: LicenceChoice | None = None
     template: Path | None = None
     lineage: bool = True
+    diagnostics: bool = True
+    allow_nan: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -184,8 +190,10 @@ def _run(merge: OpenMerge, publisher: Publisher, target: Target, progress: Progr
         progress.begin(merge.plan)
         for warning in (*unsettled(documents.licence), *documents.licence.warnings):
             progress.say(f"! {warning}")
-        shards = _make_shards(merge, publisher, staged, progress)
-        return publisher.publish(shards, documents.files(shards, previous))
+        collector = Collector(merge.plan, measures=merge.options.diagnostics, allows_nan=merge.options.allow_nan)
+        shards = _make_shards(merge, publisher, staged, progress, collector)
+        report = report_on(collector.diagnostics(), say=progress.say)
+        return publisher.publish(shards, documents.files(shards, previous, report))
     finally:
         publisher.close()
 
@@ -222,11 +230,15 @@ def _decided(merge: OpenMerge, ancestry: Ancestry, *, repo_id: str | None) -> Li
 
 
 def _make_shards(
-    merge: OpenMerge, publisher: Publisher, staged: Mapping[str, StagedShard], progress: Progress
+    merge: OpenMerge,
+    publisher: Publisher,
+    staged: Mapping[str, StagedShard],
+    progress: Progress,
+    collector: Collector,
 ) -> list[StagedShard]:
-    """Returns all shards, staged; those that an earlier run staged are not made again."""
+    """Returns all shards, staged; those that an earlier run staged, with notes on them, are not made again."""
     shards = merge.plan.shards
-    todo = [shard for shard in shards if not _has_arrived(shard, staged)]
+    todo = [shard for shard in shards if not _has_arrived(shard, staged, collector)]
     done = [staged[shard.filename] for shard in shards if shard not in todo]
     for arrived in done:
         progress.skip(arrived.filename, arrived.size_bytes)
@@ -235,14 +247,14 @@ def _make_shards(
     gates = find_gates(merge.plan, todo, merge.checkpoints, options=options, progress=progress)
     with (
         _uploading() as uploader,
-        open_stream(todo, files, options=options, progress=progress, gates=gates) as stream,
+        open_stream(todo, files, options=options, progress=progress, gates=gates, watcher=collector.watch) as stream,
     ):
         pending: list[Future[StagedShard]] = []
         for shard in todo:
             if len(pending) >= SHARDS_ON_DISK:
                 done.append(pending.pop(0).result())
             finished = _fill(stream, shard, publisher.workspace)
-            pending.append(uploader.submit(_stage, publisher, finished, progress))
+            pending.append(uploader.submit(_stage, publisher, finished, collector.notes(shard), progress))
         done += [future.result() for future in pending]
     return sorted(done, key=lambda shard: shard.filename)
 
@@ -261,9 +273,10 @@ def _uploading() -> Iterator[ThreadPoolExecutor]:
         uploader.shutdown(wait=waits, cancel_futures=not waits)
 
 
-def _has_arrived(shard: ShardPlan, staged: Mapping[str, StagedShard]) -> bool:
+def _has_arrived(shard: ShardPlan, staged: Mapping[str, StagedShard], collector: Collector) -> bool:
     arrived = staged.get(shard.filename)
-    return arrived is not None and arrived.size_bytes == shard.size_bytes
+    is_whole = arrived is not None and arrived.size_bytes == shard.size_bytes
+    return arrived is not None and is_whole and collector.take_up(shard, arrived.notes)
 
 
 def _fill(stream: Stream, shard: ShardPlan, workspace: Path) -> FinishedShard:
@@ -276,7 +289,7 @@ def _fill(stream: Stream, shard: ShardPlan, workspace: Path) -> FinishedShard:
         raise
 
 
-def _stage(publisher: Publisher, finished: FinishedShard, progress: Progress) -> StagedShard:
-    staged = publisher.stage(finished)
+def _stage(publisher: Publisher, finished: FinishedShard, notes: bytes, progress: Progress) -> StagedShard:
+    staged = publisher.stage(finished, notes)
     progress.advance(Stage.STAGE, staged.size_bytes)
     return staged

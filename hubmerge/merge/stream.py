@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -25,12 +25,16 @@ from hubmerge.merge.expr import Expr, Gate, Load, Same
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead
+from hubmerge.merge.watch import Unwatched, Watch
 from hubmerge.weights.files import Files
 from hubmerge.weights.header import item_size
 from hubmerge.weights.shards import ShardFile
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Watcher = Callable[[OutputTensor], Watch]
+"""Gives what looks at a tensor while it is made."""
 
 COPY_BYTES = 4 << 20
 """Bytes of a tensor that is only copied, moved at a time."""
@@ -68,7 +72,9 @@ class Stream:
         workers: ThreadPoolExecutor,
         progress: Progress,
         gates: Mapping[Gate, Tensor],
+        watcher: Watcher,
     ) -> None:
+        self._watcher = watcher
         self._read_ahead = read_ahead
         self._gates = gates
         self._workers = workers
@@ -104,17 +110,19 @@ class Stream:
         self._read_ahead.stop()
 
     def _make(self, number: int, tensor: OutputTensor, file: ShardFile) -> None:
+        watch = self._watcher(tensor)
         try:
-            for start, data in self._bytes_of(tensor, self._read_ahead.source(number)):
+            for start, data in self._bytes_of(tensor, self._read_ahead.source(number), watch):
                 file.write(tensor.info.start + start, data.data)
                 self._progress.advance(Stage.MERGE, data.size)
+            watch.finish()
         finally:
             self._read_ahead.release(number, tensor.expr)
 
-    def _bytes_of(self, tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+    def _bytes_of(self, tensor: OutputTensor, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
         if isinstance(tensor.expr, Gate):
             return iter([(0, rounded(self._gates[tensor.expr].flatten(), tensor.info.dtype))])
-        return _bytes_of(tensor, source)
+        return _bytes_of(tensor, source, watch)
 
 
 @contextmanager
@@ -125,6 +133,7 @@ def open_stream(
     options: StreamOptions,
     progress: Progress,
     gates: Mapping[Gate, Tensor] = NO_GATES,
+    watcher: Watcher = lambda _tensor: Unwatched(),
 ) -> Iterator[Stream]:
     """Gives a stream that makes these shards, in this order, from parents whose files are given.
 
@@ -140,7 +149,7 @@ def open_stream(
         on_read=lambda size_bytes: progress.advance(Stage.READ, size_bytes),
     )
     workers = _running_workers(options.threads)
-    stream = Stream(read_ahead, workers, progress, gates)
+    stream = Stream(read_ahead, workers, progress, gates, watcher)
     with _one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
         try:
             yield stream
@@ -179,20 +188,22 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _bytes_of(tensor: OutputTensor, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+def _bytes_of(tensor: OutputTensor, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
     """Yields (offset in the tensor's data, bytes) from first to last; each is good until the next."""
     expr = tensor.expr
     if isinstance(expr, Same):
         yield from _copied_if_same(expr, tensor.info.name, source)
     elif isinstance(expr, Load) and expr.tensor.dtype == tensor.info.dtype:
-        yield from _copied(expr, source)
+        for start, data in _copied(expr, source):
+            watch.copied(data)
+            yield start, data
     else:
-        yield from _computed(expr, tensor.info.dtype, source)
+        yield from _computed(expr, tensor.info.dtype, source, watch)
 
 
-def _computed(expr: Expr, dtype: str, source: BatchSource) -> Iterator[tuple[int, Bytes]]:
+def _computed(expr: Expr, dtype: str, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
     item_bytes = item_size(dtype)
-    for block, data in evaluate(expr, dtype=dtype, source=source):
+    for block, data in evaluate(expr, dtype=dtype, source=source, watch=watch):
         yield block.start * item_bytes, data
 
 

@@ -16,6 +16,8 @@ from hubmerge.weights.shards import FinishedShard, hash_file
 STAGING_PREFIX = ".hubmerge-"
 LAST_FILES = ("model.safetensors.index.json", "config.json", "adapter_config.json")
 """Moved up after everything else, so that a folder without them is plainly unfinished to every loader."""
+NOTES_SUFFIX = ".notes"
+"""Of the file beside a staged shard that holds its notes."""
 MOVING_LIST = "moving.txt"
 """Names that are being moved up, a line each: what a run that died half-way may have left in the target itself."""
 
@@ -105,9 +107,14 @@ class FolderPublisher:
         """Returns None: the folder was empty."""
         return None
 
-    def stage(self, shard: FinishedShard) -> StagedShard:
+    def stage(self, shard: FinishedShard, notes: bytes = b"") -> StagedShard:
         """Leaves the shard where it is; it is at the target already."""
-        return StagedShard(shard.path.name, shard.size_bytes, shard.sha256)
+        try:
+            if notes:
+                _notes_of(shard.path).write_bytes(notes)
+        except OSError as error:
+            raise PublishError(f"cannot write {_notes_of(shard.path)}: {error.strerror}") from error
+        return StagedShard(shard.path.name, shard.size_bytes, shard.sha256, notes)
 
     def publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> Published:
         """Writes the small files beside the shards, then moves everything up, what makes the folder loadable last."""
@@ -144,4 +151,9 @@ class FolderPublisher:
 
 
 def _staged(path: Path) -> StagedShard:
-    return StagedShard(path.name, path.stat().st_size, hash_file(path))
+    notes = _notes_of(path)
+    return StagedShard(path.name, path.stat().st_size, hash_file(path), notes.read_bytes() if notes.is_file() else b"")
+
+
+def _notes_of(shard: Path) -> Path:
+    return shard.with_name(shard.name + NOTES_SUFFIX)

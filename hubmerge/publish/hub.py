@@ -35,6 +35,9 @@ from hubmerge.weights.shards import FinishedShard
 DEFAULT_BRANCH = "main"
 FINGERPRINT_CHARACTERS = 12
 INDEX_FILENAME = "model.safetensors.index.json"
+SHARD_SUFFIX = ".safetensors"
+NOTES_SUFFIX = ".notes.json"
+"""Of the file beside a staged shard that holds its notes."""
 WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json")
 """Files of the target that a new merge replaces as a whole; all others are kept unless the merge writes them."""
 
@@ -119,15 +122,18 @@ class HubPublisher:
         except RemoteEntryNotFoundError:
             return None
 
-    def stage(self, shard: FinishedShard) -> StagedShard:
+    def stage(self, shard: FinishedShard, notes: bytes = b"") -> StagedShard:
         """Commits the shard to the staging branch and deletes the local file."""
         name = shard.path.name
-        add = CommitOperationAdd(path_in_repo=f"{self._staging_folder}/{name}", path_or_fileobj=shard.path)
+        path = f"{self._staging_folder}/{name}"
+        additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=shard.path)]
+        if notes:
+            additions.append(CommitOperationAdd(path_in_repo=path + NOTES_SUFFIX, path_or_fileobj=notes))
         with self._explained(f"upload {name} to"):
-            # What has been uploaded stays marked in `add`: another attempt repeats the commit alone.
-            retried(lambda: self._commit([add], message=f"Stage {name}", revision=self._staging), policy=PATIENT)
+            # What has been uploaded stays marked in the additions: another attempt repeats the commit alone.
+            retried(lambda: self._commit(additions, message=f"Stage {name}", revision=self._staging), policy=PATIENT)
         shard.path.unlink()
-        return StagedShard(name, shard.size_bytes, shard.sha256)
+        return StagedShard(name, shard.size_bytes, shard.sha256, notes)
 
     def publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> Published:
         """Commits everything to the target in one step and removes what was staged."""
@@ -205,11 +211,18 @@ class HubPublisher:
 
     def _staged_shards(self) -> dict[str, StagedShard]:
         prefix = f"{self._staging_folder}/"
+        files = {file.path: file for file in self._files(self._staging) if file.path.startswith(prefix)}
         return {
-            (name := file.path.removeprefix(prefix)): StagedShard(name, file.size, file.lfs.sha256)
-            for file in self._files(self._staging)
-            if file.path.startswith(prefix) and file.lfs is not None
+            (name := path.removeprefix(prefix)): StagedShard(name, file.size, file.lfs.sha256, self._notes(path, files))
+            for path, file in files.items()
+            if path.endswith(SHARD_SUFFIX) and file.lfs is not None
         }
+
+    def _notes(self, shard: str, staged: Mapping[str, RepoFile]) -> bytes:
+        path = shard + NOTES_SUFFIX
+        if path not in staged:
+            return b""
+        return Path(self._api.hf_hub_download(self._repo, path, revision=self._staging)).read_bytes()
 
     def _files(self, revision: str) -> Iterator[RepoFile]:
         for entry in self._api.list_repo_tree(self._repo, recursive=True, revision=revision):

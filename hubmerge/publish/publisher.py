@@ -12,11 +12,16 @@ from hubmerge.weights.shards import FinishedShard
 
 @dataclass(frozen=True)
 class StagedShard:
-    """A shard that has safely arrived at the target, but that no reader of the target sees yet."""
+    """A shard that has safely arrived at the target, but that no reader of the target sees yet.
+
+    Attributes:
+        notes: What the run that made it left with it for a later run; never published. Empty if there is nothing.
+    """
 
     filename: str
     size_bytes: int
     sha256: str
+    notes: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ class Publisher(Protocol):
     def existing(self, path: str) -> bytes | None:
         """Returns a small file of the target as it was at `open`, or None if there was none."""
 
-    def stage(self, shard: FinishedShard) -> StagedShard:
-        """Brings a finished shard to the target and drops the local copy.
+    def stage(self, shard: FinishedShard, notes: bytes = b"") -> StagedShard:
+        """Brings a finished shard and its notes to the target and drops the local copy.
 
         Raises:
             PublishError: It did not arrive.

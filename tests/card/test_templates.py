@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.card.facts import AncestryFacts, FileFacts, LicenceDecision, LicenceTerms, MergeFacts, ParentFacts
+from hubmerge.card.facts import (
+    AncestryFacts,
+    DiagnosticsFacts,
+    FileFacts,
+    LicenceDecision,
+    LicenceTerms,
+    MergeFacts,
+    ParentFacts,
+)
 from hubmerge.card.markdown import FILTERS
 from hubmerge.card.render import SECTIONS, render_card
 from hubmerge.weights.front_matter import split_card
@@ -18,6 +26,7 @@ DOCS = (Path(__file__).parents[2] / "docs" / "card.md").read_text(encoding="utf-
 LISTED = re.findall(r"^\| `([a-z_.0-9]+)` \|", DOCS, re.M)
 FILTER_EXAMPLES = re.findall(r"^\* `(\w[\w.\[\]]*\|\w+(?:\(.*?\))?)`: ", DOCS, re.M)
 TERMS = LicenceTerms(title="mit", link=None, models=(("a/b", None),))
+DIAGNOSTICS = DiagnosticsFacts(sentences=("a is b.",), has_picture=True, basis="A sample.")
 ANCESTRY = AncestryFacts(chart="flowchart TD", summary="3 ancestors", warnings=("a/b is gone.",))
 
 
@@ -28,6 +37,7 @@ ANCESTRY = AncestryFacts(chart="flowchart TD", summary="3 ancestors", warnings=(
         ("parent", ParentFacts),
         ("merge.licence", LicenceDecision),
         ("merge.ancestry", AncestryFacts),
+        ("merge.diagnostics", DiagnosticsFacts),
         ("file", FileFacts),
     ],
 )
@@ -50,7 +60,7 @@ def test_a_template_that_uses_every_variable_renders(tmp_path: Path) -> None:
     parts = "".join(f"{{{{ sections.{name} }}}}\n" for name in SECTIONS)
     (tmp_path / "mine.jinja").write_text(f"{names}{loops}{uses}\n{{% endfor %}}{{% endfor %}}\n{parts}")
     card = render_card(
-        replace(MONARCH, ancestry=ANCESTRY, licence=replace(MONARCH.licence, terms=(TERMS,))),
+        replace(MONARCH, ancestry=ANCESTRY, diagnostics=DIAGNOSTICS, licence=replace(MONARCH.licence, terms=(TERMS,))),
         template=tmp_path / "mine.jinja",
     )
     assert "weight 0.36, density 0.65" in card

@@ -162,13 +162,13 @@ def test_folders_of_a_strangers_machine_are_not_looked_for(hub: LocalHub, merged
 def test_a_recipe_that_cannot_be_made_is_read_for_its_names(
     hub: LocalHub, merged: Path, parents: tuple, tmp_path: Path
 ) -> None:
-    recipe = f"base_model: {parents[0]}\nexperts:\n  - source_model: {parents[1]}\n    positive_prompts: [x]\n"
-    renewal = renewed(copied(merged, tmp_path / "moe", recipe=recipe), hub)
+    recipe = f"merge_method: alchemy\nbase_model: {parents[0]}\nmodels:\n  - model: {parents[1]}\n"
+    renewal = renewed(copied(merged, tmp_path / "alchemy", recipe=recipe), hub)
     assert {(parent.repo_id, parent.is_base) for parent in renewal.facts.parents} == {
         (parents[0], True),
         (parents[1], False),
     }
-    assert "**mixture of experts merge**" in renewal.card
+    assert "**alchemy merge**" in renewal.card
     assert "## Make it again" not in renewal.card
 
 

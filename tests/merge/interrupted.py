@@ -13,7 +13,7 @@ from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
 from hubmerge.merge.progress import Silent, Stage
 from hubmerge.merge.stream import StreamOptions
 
-OPTIONS = MergeOptions(shard_bytes=5_000, stream=StreamOptions(threads=2))
+OPTIONS = MergeOptions(shard_bytes=5_000, stream=StreamOptions(threads=2), diagnostics=False)
 """Files small enough for a handful of them."""
 
 

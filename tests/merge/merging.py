@@ -24,7 +24,9 @@ def merged(
 ) -> dict[str, Tensor]:
     """Returns the tensors of a merge that is left in `folder`."""
     merge_to_folder(
-        recipe, folder, options=MergeOptions(shard_bytes=shard_bytes, stream=StreamOptions(threads=threads))
+        recipe,
+        folder,
+        options=MergeOptions(shard_bytes=shard_bytes, stream=StreamOptions(threads=threads), diagnostics=False),
     )
     return read_tensors(folder)
 

@@ -51,6 +51,8 @@ def test_the_result_is_a_model_that_transformers_loads_and_runs(tmp_path: Path, 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md",
         "config.json",
+        "diagnostics.json",
+        "diagnostics.png",
         "generation_config.json",
         "hubmerge.lock.json",
         "mergekit_config.yml",

@@ -132,10 +132,10 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_leaves_nothing(tmp_path: P
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Returns the mount point of a file system of 16 kB, which `remount` makes larger."""
+    """Returns the mount point of a file system of 24 kB, which `remount` makes larger."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk]).returncode:
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", disk]).returncode:
         pytest.skip("only root may mount a small disk")
     yield disk
     subprocess.run(["umount", disk], check=True)
@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     ):
         merge_to_folder(recipe, out, options=OPTIONS)
     assert_not_loadable(out)
-    remount(small_disk, "44k")
+    remount(small_disk, "64k")
     with pytest.raises(PublishError) as caught:
         merge_to_folder(recipe, out, options=OPTIONS)
     assert str(caught.value) == f"{out}: No space left on device"

@@ -10,6 +10,7 @@ import pytest
 from hubmerge.errors import PublishError
 from hubmerge.localhub import LocalHub
 from hubmerge.publish import StagedShard
+from hubmerge.weights.shards import FinishedShard
 from tests.publish.places import (
     CARD,
     FIRST,
@@ -43,6 +44,21 @@ def test_a_new_target_holds_nothing(place: Place) -> None:
     assert publisher.open() == {}
     assert publisher.existing("README.md") is None
     publisher.close()
+
+
+def test_notes_stay_with_their_shard_and_are_never_published(place: Place) -> None:
+    first = place.publisher(PLAN)
+    first.open()
+    path = first.workspace / ONE
+    path.write_bytes(b"weights")
+    staged = first.stage(FinishedShard(path, 7, hashlib.sha256(b"weights").hexdigest()), b'{"a":1}')
+    first.close()
+    again = place.publisher(PLAN)
+    assert again.open() == {ONE: staged}
+    assert staged.notes == b'{"a":1}'
+    published = again.publish([staged], {"config.json": b"{}"})
+    again.close()
+    assert sorted(place.visible(published)) == ["config.json", ONE]
 
 
 def test_the_workspace_is_there_until_the_end(place: Place) -> None:

@@ -164,6 +164,8 @@ class Method:
         compiled: Returns what does the same as `combine` with these settings and this state, to the bit, on tensors as
             they are stored; or None.
         check: Returns what is wrong with a tensor's settings, or None; asked while planning.
+        thinned: Returns what the state keeps of each task vector of a block, zeros elsewhere, in the memory of its
+            operands; None for methods that keep everything.
         is_copy: Whether settings make the result the only input unchanged, so that its bytes can be copied.
     """
 
@@ -179,6 +181,7 @@ class Method:
     prepare: Prepare | None = None
     compiled: Compile | None = None
     check: Check | None = None
+    thinned: Callable[[list[Tensor], Any, Block], list[Tensor]] | None = None
     is_copy: Callable[[Settings], bool] | None = None
 
     def parameter(self, name: str) -> Parameter | None:

@@ -104,6 +104,10 @@ def _combine(tensors: list[Tensor], _settings: Settings, selection: Selection, b
     return base.addcdiv_(weighted_sum(deltas, selection.weights).mul_(signs), divisor)
 
 
+def _thinned(tensors: list[Tensor], selection: Selection, block: Block) -> list[Tensor]:
+    return _select(task_vectors(tensors), selection.cut, block)
+
+
 SCE = Method(
     name="sce",
     title="SCE",
@@ -118,4 +122,5 @@ SCE = Method(
     most=None,
     prepare=_prepare,
     combine=_combine,
+    thinned=_thinned,
 )

@@ -104,6 +104,10 @@ def _compiled_elected(settings: Settings, sparse: SparseVectors) -> TaskVectorSu
     return TaskVectorSum(rules, sparse.scaled(weights), election) if rules else None
 
 
+def _thinned(tensors: list[Tensor], sparse: SparseVectors, block: Block) -> list[Tensor]:
+    return sparse.of(tensors, block)
+
+
 def _check_gamma(settings: Settings) -> str | None:
     for gamma in settings.column("gamma"):
         if not 0 <= gamma <= 1:
@@ -146,6 +150,7 @@ def _method(
         combine=_combine_elected if elect else _combine_all,
         compiled=_compiled_elected if elect else _compiled_all,
         check=check,
+        thinned=None if sparsifier is whole else _thinned,
     )
 
 

@@ -1,0 +1,70 @@
+"""A merge's diagnostics as files and as the card tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hubmerge.card.facts import DiagnosticsFacts
+from hubmerge.diagnostics.diagnostics import Diagnostics
+from hubmerge.diagnostics.document import DIAGNOSTICS_FILE, render_diagnostics
+from hubmerge.diagnostics.heat_map import PICTURE_FILE, draw_heat_map
+from hubmerge.diagnostics.meaning import sentences, warnings
+from hubmerge.diagnostics.panels import panels
+
+NO_MATPLOTLIB = "The card has no heat map of the merge, which needs matplotlib: pip install 'hubmerge[plots]'"
+
+GREY = "Grey: not merged, or equal to the base."
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a finished merge shows of its diagnostics.
+
+    Attributes:
+        files: By name; the picture is one where it could be drawn.
+        facts: What the card says; None where there is nothing to say.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    facts: DiagnosticsFacts | None = None
+
+
+NO_REPORT = Report()
+
+
+def report_on(diagnostics: Diagnostics, *, say: Callable[[str], None]) -> Report:
+    """Returns the report; `say` is told why there is no picture."""
+    meaning = sentences(diagnostics)
+    problems = warnings(diagnostics)
+    if not diagnostics.cells and not problems:
+        return NO_REPORT
+    picture = draw(diagnostics)
+    if picture is None and diagnostics.cells:
+        say(NO_MATPLOTLIB)
+    document = render_diagnostics(diagnostics, sentences=meaning).encode()
+    files = {DIAGNOSTICS_FILE: document} | ({PICTURE_FILE: picture} if picture else {})
+    facts = DiagnosticsFacts(
+        sentences=meaning, warnings=problems, has_picture=picture is not None, basis=basis(diagnostics)
+    )
+    return Report(files, facts)
+
+
+def draw(diagnostics: Diagnostics) -> bytes | None:
+    """Returns the picture; None where there is nothing to draw, or nothing to draw with."""
+    shown = panels(diagnostics)
+    if not shown:
+        return None
+    return draw_heat_map(shown, title=f"{diagnostics.method}, by role and layer", note=f"{basis(diagnostics)} {GREY}")
+
+
+def basis(diagnostics: Diagnostics) -> str:
+    """Returns what the numbers were taken from, one sentence."""
+    share = 100 * diagnostics.sampled / max(1, diagnostics.elements)
+    carried = diagnostics.tensors - diagnostics.merged
+    rest = f"; {carried} tensors are not merged" if carried else ""
+    return (
+        f"From {share:.2g} % of the values of {diagnostics.measured} merged tensors{rest}."
+        if share < 99.5
+        else f"From all values of {diagnostics.measured} merged tensors{rest}."
+    )
