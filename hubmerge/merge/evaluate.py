@@ -380,7 +380,7 @@ class _Merged(_Computed):
         state, _ = self._prepare()
         if self._method.thinned is None:
             return None
-        return [each.numpy() for each in self._method.thinned(self._operands.load(block), state, block)]
+        return self._method.thinned(self._operands, state, block)
 
     def _room_of(self, size_bytes: int) -> Bytes:
         """Returns memory that is used again for every block: new memory would cost as much as the arithmetic."""

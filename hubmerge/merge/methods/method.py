@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hubmerge.merge.native.kernels import Kernel, Stored
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ BLOCK_ELEMENTS = 131_072
 """Elements of a block. Three in fp32 stay in a 2 MiB L2 cache; kernels on 1 Mi elements measured 1.5-2 times slower."""
 
 Value = float | int | bool
+
+Floats = NDArray[np.floating[Any]]
 
 
 class Scope(Enum):
@@ -164,8 +169,8 @@ class Method:
         compiled: Returns what does the same as `combine` with these settings and this state, to the bit, on tensors as
             they are stored; or None.
         check: Returns what is wrong with a tensor's settings, or None; asked while planning.
-        thinned: Returns what the state keeps of each task vector of a block, zeros elsewhere, in the memory of its
-            operands; None for methods that keep everything.
+        thinned: Returns what the state keeps of each task vector of a block, zeros elsewhere; None for methods that
+            keep everything.
         is_copy: Whether settings make the result the only input unchanged, so that its bytes can be copied.
     """
 
@@ -181,7 +186,7 @@ class Method:
     prepare: Prepare | None = None
     compiled: Compile | None = None
     check: Check | None = None
-    thinned: Callable[[list[Tensor], Any, Block], list[Tensor]] | None = None
+    thinned: Callable[[Operands, Any, Block], list[Floats]] | None = None
     is_copy: Callable[[Settings], bool] | None = None
 
     def parameter(self, name: str) -> Parameter | None:

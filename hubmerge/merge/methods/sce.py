@@ -13,7 +13,7 @@ from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.consensus import elected_signs, keep_elected, kept_weights
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.linear import weighted_sum
-from hubmerge.merge.methods.method import Base, Block, Method, Operands, Parameter, Scope, Settings
+from hubmerge.merge.methods.method import Base, Block, Floats, Method, Operands, Parameter, Scope, Settings
 from hubmerge.merge.methods.selection import Cut, Measured, Query, find_cuts, keep_largest
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _combine(tensors: list[Tensor], _settings: Settings, selection: Selection, b
     return base.addcdiv_(weighted_sum(deltas, selection.weights).mul_(signs), divisor)
 
 
-def _thinned(tensors: list[Tensor], selection: Selection, block: Block) -> list[Tensor]:
-    return _select(task_vectors(tensors), selection.cut, block)
+def _thinned(operands: Operands, selection: Selection, block: Block) -> list[Floats]:
+    return [delta.numpy() for delta in _select(task_vectors(operands.load(block)), selection.cut, block)]
 
 
 SCE = Method(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hubmerge.errors import MergeError
 from hubmerge.lazy_torch import torch
-from hubmerge.merge.methods.method import Block, Operands
+from hubmerge.merge.methods.method import Block, Floats, Operands
 from hubmerge.merge.native.kernels import Bounds, Counts
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ SAMPLE_ELEMENTS = 32_768
 STANDARD_ERRORS = (4, 16, 64, math.inf)
 """Half-widths of the brackets tried one after the other."""
 
-Floats = NDArray[np.floating[Any]]
 Measure = Callable[["list[Tensor]", Block], "Sequence[Tensor]"]
 """Makes the quantities to select from, one flat tensor each, from operands of whole rows, which it may overwrite."""
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.masks import MaskKey, keep_random, lane_limit, mask_key
-from hubmerge.merge.methods.method import Block, Operands, Settings
-from hubmerge.merge.methods.selection import Cut, Floats, Query, count_between, find_cuts, keep_largest
+from hubmerge.merge.methods.method import Block, Floats, Operands, Settings
+from hubmerge.merge.methods.selection import Cut, Query, count_between, find_cuts, keep_largest
 from hubmerge.merge.native import kernels
 from hubmerge.merge.native.kernels import Bounds, Counts, Rule
 

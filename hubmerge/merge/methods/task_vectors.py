@@ -14,7 +14,7 @@ from hubmerge.merge.methods.consensus import elected_signs, keep_elected, kept_w
 from hubmerge.merge.methods.della import by_rank, check_probabilities
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.linear import weighted_sum
-from hubmerge.merge.methods.method import Base, Block, Check, Method, Operands, Parameter, Scope, Settings
+from hubmerge.merge.methods.method import Base, Block, Check, Floats, Method, Operands, Parameter, Scope, Settings
 from hubmerge.merge.methods.sparsify import (
     Keep,
     KeepAll,
@@ -26,6 +26,7 @@ from hubmerge.merge.methods.sparsify import (
     whole,
     without_outliers,
 )
+from hubmerge.merge.native import kernels
 from hubmerge.merge.native.kernels import Election, TaskVectorSum
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ def _compiled_elected(settings: Settings, sparse: SparseVectors) -> TaskVectorSu
     return TaskVectorSum(rules, sparse.scaled(weights), election) if rules else None
 
 
-def _thinned(tensors: list[Tensor], sparse: SparseVectors, block: Block) -> list[Tensor]:
-    return sparse.of(tensors, block)
+def _thinned(operands: Operands, sparse: SparseVectors, block: Block) -> list[Floats]:
+    stored, rules = operands.stored(block), rules_of(sparse.keeps)
+    if stored and rules:
+        return [*kernels.thinned(stored, rules, first=block.start)]
+    return [delta.numpy() for delta in sparse.of(operands.load(block), block)]
 
 
 def _check_gamma(settings: Settings) -> str | None:

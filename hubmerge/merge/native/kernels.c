@@ -313,6 +313,20 @@ KERNEL void hubmerge_tally(const Operands *operands, Tally *tallies, int64_t tal
     }
 }
 
+/* thinned[v] = what is kept of x - base; `first` is the number of the block's first element in its tensor. */
+KERNEL void hubmerge_thin(const Operands *operands, const Rule *rules, int64_t first, float *const *thinned) {
+    Chunk base, x;
+    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
+        int n = chunk_length(operands->elements, start);
+        decode(base, operands, 0, start, n);
+        for (int v = 0; v < (int)operands->count - 1; v++) {
+            decode_delta(x, operands, v, start, n, base);
+            keep(x, &rules[v], first + start);
+            memcpy(thinned[v] + start, x, n * sizeof(float));
+        }
+    }
+}
+
 /* Adds the sum of |x - base| to before[v] and that of what is kept of it to after[v].
    `first` is the number of the block's first element in its tensor. */
 KERNEL void hubmerge_l1(const Operands *operands, const Rule *rules, int64_t first, double *before, double *after) {

@@ -146,9 +146,8 @@ def dots(a: Stored, b: Stored) -> tuple[float, float, float]:
 
 def magnitudes(tensors: Sequence[Stored]) -> list[NDArray[np.float32]]:
     """Returns |x − base| for every tensor after the base."""
-    results = [np.empty(tensors[0].elements, np.float32) for _ in tensors[1:]]
-    pointers = (ctypes.c_void_p * len(results))(*map(_address, results))
-    _call("hubmerge_magnitudes", _operands(tensors), pointers)
+    results = _rooms(tensors)
+    _call("hubmerge_magnitudes", _operands(tensors), _pointers(results))
     return results
 
 
@@ -163,6 +162,13 @@ def tally(tensors: Sequence[Stored], bounds: Sequence[Bounds]) -> list[Counts]:
         Counts(t.above, t.at_high, t.at_low, room[: t.inside_count].copy())
         for t, room in zip(tallies, rooms, strict=True)
     ]
+
+
+def thinned(tensors: Sequence[Stored], rules: Sequence[Rule], *, first: int) -> list[NDArray[np.float32]]:
+    """Returns what is kept of each x − base, zeros elsewhere; `first` is the number of the first element."""
+    results = _rooms(tensors)
+    _call("hubmerge_thin", _operands(tensors), _rules(rules), ctypes.c_int64(first), _pointers(results))
+    return results
 
 
 def l1_sums(tensors: Sequence[Stored], rules: Sequence[Rule], *, first: int) -> tuple[list[float], list[float]]:
@@ -224,6 +230,15 @@ def _fields(tensor: Stored) -> tuple[int, int]:
 def _address(array: NDArray[Any]) -> int:
     """Returns where a contiguous array lies; numpy's own ways to ask take several times as long."""
     return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.size else 0
+
+
+def _rooms(tensors: Sequence[Stored]) -> list[NDArray[np.float32]]:
+    """Returns memory for every tensor after the base."""
+    return [np.empty(tensors[0].elements, np.float32) for _ in tensors[1:]]
+
+
+def _pointers(arrays: Sequence[NDArray[Any]]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(arrays))(*map(_address, arrays))
 
 
 def _floats(values: Sequence[float]) -> ctypes.Array[ctypes.c_float]:

@@ -16,6 +16,7 @@ FUNCTIONS = (
     "hubmerge_dots",
     "hubmerge_magnitudes",
     "hubmerge_tally",
+    "hubmerge_thin",
     "hubmerge_l1",
     "hubmerge_add_task_vectors",
 )
