@@ -105,6 +105,16 @@ def test_sums_of_magnitudes_are_exact_to_fp64(length: int, keep: Keep) -> None:
 
 
 @LENGTHS
+@pytest.mark.parametrize("keep", [KeepAll(), KeepNone(), RANDOM, KeepBand(Cut(0.05, 9), Cut(0.01, 600))], ids=repr)
+def test_what_is_kept_is_what_torch_keeps(length: int, keep: Keep) -> None:
+    operands = StoredOperands(task_tensors(length, torch.bfloat16))
+    block = Block(0, length, length)
+    expected = [keep(delta, block) for delta in task_vectors(operands.load(block))]
+    found = kernels.thinned(operands.stored(block), [keep.rule()] * 3, first=0)
+    assert all(np.array_equal(one, other.numpy()) for one, other in zip(found, expected, strict=True))
+
+
+@LENGTHS
 @pytest.mark.parametrize("span", [(0.05, 0.06), (0.0, math.inf), (-math.inf, math.inf), (0.0625, 0.0625)])
 def test_a_pass_counts_and_collects_as_numpy_does(length: int, span: tuple[float, float]) -> None:
     operands = StoredOperands([(tensor * 16).round() / 16 for tensor in task_tensors(length, torch.float32)])
