@@ -13,7 +13,7 @@ from hubmerge.diagnostics.collect import cell_of
 from hubmerge.diagnostics.diagnostics import Cell, Diagnostics, gather
 from hubmerge.diagnostics.operands import leaf_merge, operand_names
 from hubmerge.diagnostics.roles import role_of
-from hubmerge.diagnostics.statistics import SAMPLE_ELEMENTS, SAMPLES, measure
+from hubmerge.diagnostics.statistics import measure
 from hubmerge.merge.evaluate import open_operands
 from hubmerge.merge.expr import Load, Merge, RemapRows
 from hubmerge.merge.layers import LayerStack, layer_index, main_stack
@@ -23,8 +23,8 @@ from hubmerge.merge.watch import Bytes, Values
 from hubmerge.weights.files import Files
 
 DEFAULT_SHARE = 0.01
-MOST_ELEMENTS = SAMPLES * SAMPLE_ELEMENTS
-"""Of one tensor: as many as a running merge looks at, which is enough whatever the tensor's size."""
+MOST_ELEMENTS = 65_536
+"""Of one tensor: enough whatever its size."""
 
 
 @dataclass(frozen=True)

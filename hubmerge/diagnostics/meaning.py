@@ -24,15 +24,15 @@ from hubmerge.diagnostics.statistics import (
 )
 
 UNRELATED_COSINE = 0.5
-"""Weights trained apart are orthogonal: cosines below 0.05, whatever their size. Fine-tunes stay above 0.95, long
-continued training above 0.8. Anything between would do."""
+"""Weights trained apart are nearly orthogonal, whatever their size, and a fine-tune stays close to its base: the bound
+lies far from both."""
 
 EQUAL_DISTANCE = 1e-6
 """One bf16 value of a million changed by its last bit moves a tensor by 4e-6 of its length; equal tensors are at 0."""
 
 ORTHOGONAL_COSINE = 0.1
-"""Of task vectors. The error of a sample is below 0.004; tunings for different skills are reported at 0 to 0.1
-(figure 5 of https://arxiv.org/abs/2212.04089)."""
+"""Of task vectors. The error of a sample is about 0.01; tunings for different skills are reported to be close to
+orthogonal (https://arxiv.org/abs/2212.04089)."""
 
 ALIGNED_COSINE = 0.6
 """More than a third of each task vector (its square) lies along the other one."""

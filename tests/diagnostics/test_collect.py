@@ -110,7 +110,7 @@ def test_few_blocks_of_a_large_tensor_are_measured(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("hubmerge.diagnostics.collect.measure", counting)
     merge_to_folder(linear(*models, dtype="float32"), tmp_path / "out")
-    assert sizes == [16_384] * 4
+    assert sizes == [4_096] * 4
 
 
 def test_the_card_shows_and_explains(family: Mapping[str, Path], tmp_path: Path) -> None:
