@@ -31,11 +31,12 @@ class Bandwidth:
 
 
 class BandwidthLimit:
-    """ASGI middleware that slows contents down, both ways."""
+    """ASGI middleware that slows contents down, each way as on a wire of its own."""
 
-    def __init__(self, app: ASGIApp, bandwidth: Bandwidth) -> None:
+    def __init__(self, app: ASGIApp, bytes_per_second: int) -> None:
         self._app = app
-        self._bandwidth = bandwidth
+        self._uploads = Bandwidth(bytes_per_second)
+        self._downloads = Bandwidth(bytes_per_second)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, with its contents at the shared rate."""
@@ -45,11 +46,11 @@ class BandwidthLimit:
 
         async def slow_receive() -> Message:
             message = await receive()
-            await self._bandwidth.take(len(message.get("body", b"")))
+            await self._uploads.take(len(message.get("body", b"")))
             return message
 
         async def slow_send(message: Message) -> None:
-            await self._bandwidth.take(len(message.get("body", b"")))
+            await self._downloads.take(len(message.get("body", b"")))
             await send(message)
 
         await self._app(scope, slow_receive, slow_send)

@@ -20,7 +20,7 @@ class HubOptions:
         part_bytes: LFS uploads above this size go in parts of this size.
         page_entries: Entries of a tree listing, or repos of a list, per answer (the Hub: 1000).
         signed_url_seconds: How long a download or upload address stays good.
-        bytes_per_second: What all downloads and uploads of content share; None for no limit.
+        bytes_per_second: What all downloads of content share, and as much again all uploads; None for no limit.
         requests_per_window: API requests, and the same number of file requests, that one caller may send in
             `window_seconds` before the answer is 429; None for no limit (the Hub: 1,000 and 5,000 per 300 s).
         window_seconds: See `requests_per_window`.

@@ -36,7 +36,7 @@ from hubmerge.localhub import (
 from hubmerge.localhub.accounts import Identity
 from hubmerge.localhub.call import Call
 from hubmerge.localhub.faults import FaultInjection, Faults
-from hubmerge.localhub.limits import Bandwidth, BandwidthLimit, RequestBudget
+from hubmerge.localhub.limits import BandwidthLimit, RequestBudget
 from hubmerge.localhub.refusals import Refusal
 from hubmerge.localhub.request_log import RequestLog, RequestLogging
 from hubmerge.localhub.router import Endpoint, Match, find_endpoint
@@ -73,7 +73,7 @@ def build_app(state: State, *, faults: Faults, log: RequestLog) -> ASGIApp:
     store = [] if state.cas is None else [Mount("/cas", routes=state.cas.routes())]
     app: ASGIApp = Starlette(routes=[*store, Mount("/", app=hub)])
     if options.bytes_per_second is not None:
-        app = BandwidthLimit(app, Bandwidth(options.bytes_per_second))
+        app = BandwidthLimit(app, options.bytes_per_second)
     return RequestLogging(FaultInjection(app, faults), log)
 
 
