@@ -6,6 +6,7 @@ Example:
     plan = hubmerge.build_plan("recipe.yml")
     hubmerge.merge_to_folder("recipe.yml", "merged-7b")
     hubmerge.merge_and_push("recipe.yml", "me/merged-7b")
+    hubmerge.verify_merge("me/merged-7b")
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from hubmerge.merge.recipe import Recipe, load_recipe
     from hubmerge.merge.stream import StreamOptions
     from hubmerge.publish import Published
+    from hubmerge.verify.report import Report, Verdict
+    from hubmerge.verify.run import VerifyOptions, verify_merge
+    from hubmerge.verify.sample import Sampling
 
 __all__ = [
     "ExtractOptions",
@@ -34,13 +38,18 @@ __all__ = [
     "Plan",
     "Published",
     "Recipe",
+    "Report",
+    "Sampling",
     "StreamOptions",
+    "Verdict",
+    "VerifyOptions",
     "__version__",
     "build_plan",
     "extract_lora",
     "load_recipe",
     "merge_and_push",
     "merge_to_folder",
+    "verify_merge",
 ]
 
 _HOMES = {
@@ -50,12 +59,17 @@ _HOMES = {
     "Plan": ("hubmerge.merge.plan", "Plan"),
     "Published": ("hubmerge.publish", "Published"),
     "Recipe": ("hubmerge.merge.recipe", "Recipe"),
+    "Report": ("hubmerge.verify.report", "Report"),
+    "Sampling": ("hubmerge.verify.sample", "Sampling"),
     "StreamOptions": ("hubmerge.merge.stream", "StreamOptions"),
+    "Verdict": ("hubmerge.verify.report", "Verdict"),
+    "VerifyOptions": ("hubmerge.verify.run", "VerifyOptions"),
     "build_plan": ("hubmerge.merge.pipeline", "plan_recipe"),
     "extract_lora": ("hubmerge.extract.run", "extract_lora"),
     "load_recipe": ("hubmerge.merge.recipe", "load_recipe"),
     "merge_and_push": ("hubmerge.merge.pipeline", "merge_and_push"),
     "merge_to_folder": ("hubmerge.merge.pipeline", "merge_to_folder"),
+    "verify_merge": ("hubmerge.verify.run", "verify_merge"),
 }
 
 

@@ -43,7 +43,7 @@ LAYERS = (
     ("merge.moe.prompts", "merge.moe.forward", "merge.moe.gates"),
     ("diagnostics",),
     ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.summary", "merge.pipeline"),
-    ("extract",),
+    ("extract", "verify"),
     ("merge.preview", "existing"),
     ("localhub",),
     ("cli", "__main__"),
@@ -60,6 +60,7 @@ HUB_MODULES = (
     "publish.small_files",
     "card.validate",
     "lineage.fetch",
+    "verify.history",
     "cli.merge",
 )
 """Where huggingface_hub may be imported: the files that talk to the Hub."""

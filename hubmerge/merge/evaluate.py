@@ -52,12 +52,22 @@ class Source(Protocol):
         """Returns a tensor's data, for one thread."""
 
 
-def evaluate(expr: Expr, *, dtype: str, source: Source, watch: Watch = UNWATCHED) -> Iterator[tuple[Block, Bytes]]:
-    """Yields an output tensor's bytes block by block, rounded once to `dtype`; each is good until the next."""
+def evaluate(
+    expr: Expr, *, dtype: str, source: Source, watch: Watch = UNWATCHED, blocks: Sequence[Block] | None = None
+) -> Iterator[tuple[Block, Bytes]]:
+    """Yields an output tensor's bytes block by block, rounded once to `dtype`; each is good until the next.
+
+    Args:
+        expr: What makes it.
+        dtype: safetensors code.
+        source: Of the tensors that it is made from.
+        watch: Told of every block.
+        blocks: Some of `blocks_of` its shape; None for all.
+    """
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
     node = _node(expr, source)
-    for block in blocks_of(node.shape):
+    for block in blocks_of(node.shape) if blocks is None else blocks:
         data = node.rounded(block, dtype)
         watch.computed(block, data, node)
         yield block, data

@@ -112,17 +112,12 @@ class Stream:
     def _make(self, number: int, tensor: OutputTensor, file: ShardFile) -> None:
         watch = self._watcher(tensor)
         try:
-            for start, data in self._bytes_of(tensor, self._read_ahead.source(number), watch):
+            for start, data in bytes_of(tensor, self._read_ahead.source(number), watch, self._gates):
                 file.write(tensor.info.start + start, data.data)
                 self._progress.advance(Stage.MERGE, data.size)
             watch.finish()
         finally:
             self._read_ahead.release(number, tensor.expr)
-
-    def _bytes_of(self, tensor: OutputTensor, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
-        if isinstance(tensor.expr, Gate):
-            return iter([(0, rounded(self._gates[tensor.expr].flatten(), tensor.info.dtype))])
-        return _bytes_of(tensor, source, watch)
 
 
 @contextmanager
@@ -150,7 +145,7 @@ def open_stream(
     )
     workers = _running_workers(options.threads)
     stream = Stream(read_ahead, workers, progress, gates, watcher)
-    with _one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
+    with one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
         try:
             yield stream
         except BaseException:
@@ -179,7 +174,8 @@ def _running_workers(threads: int) -> ThreadPoolExecutor:
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
+    """Sets the process's number of torch threads to one while the block lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -188,10 +184,14 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _bytes_of(tensor: OutputTensor, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
+def bytes_of(
+    tensor: OutputTensor, source: BatchSource, watch: Watch, gates: Mapping[Gate, Tensor] = NO_GATES
+) -> Iterator[tuple[int, Bytes]]:
     """Yields (offset in the tensor's data, bytes) from first to last; each is good until the next."""
     expr = tensor.expr
-    if isinstance(expr, Same):
+    if isinstance(expr, Gate):
+        yield 0, rounded(gates[expr].flatten(), tensor.info.dtype)
+    elif isinstance(expr, Same):
         yield from _copied_if_same(expr, tensor.info.name, source)
     elif isinstance(expr, Load) and expr.tensor.dtype == tensor.info.dtype:
         for start, data in _copied(expr, source):
