@@ -11,6 +11,7 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 │   └── TargetMovedError   the target changed while the merge ran
 ├── CardError              a model card, a template or a lock file cannot be read or is refused
 ├── LicenceError           the parents' licences do not allow the merge; somebody has to decide
+├── ParentsChangedError    a parent changed in a way that a person has to look at before the merge is made again
 └── HubServerError         the local Hub could not start
 """
 
@@ -91,6 +92,12 @@ class CardError(HubmergeError):
 
 class LicenceError(HubmergeError):
     """The parents' licences do not allow a merge to be published; a person may decide otherwise."""
+
+    exit_code = 3
+
+
+class ParentsChangedError(HubmergeError):
+    """A parent's licence or access changed, or it is gone, since the merge was made; a person has to look at it."""
 
     exit_code = 3
 

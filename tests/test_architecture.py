@@ -45,6 +45,7 @@ LAYERS = (
     ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.summary", "merge.pipeline"),
     ("extract", "verify"),
     ("merge.preview", "existing"),
+    ("republish",),
     ("localhub",),
     ("cli", "__main__"),
 )
@@ -58,6 +59,7 @@ HUB_MODULES = (
     "publish.hub",
     "publish.refusals",
     "publish.small_files",
+    "publish.tags",
     "card.validate",
     "lineage.fetch",
     "verify.history",

@@ -154,6 +154,37 @@ class FileFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParentChange:
+    """What became of one parent since an earlier merge.
+
+    Attributes:
+        old_sha: Its commit then, 40 hexadecimal digits; None if it was no parent.
+        new_sha: Its commit now; None if it is no parent any more.
+        kinds: What is different, as phrases: "weights", "documentation".
+    """
+
+    repo_id: str
+    old_sha: str | None
+    new_sha: str | None
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeFacts:
+    """What changed since the merge that this one takes the place of.
+
+    Attributes:
+        previous_sha: The commit of that merge, 40 hexadecimal digits.
+        is_recipe_changed: Whether somebody edited the recipe.
+        parents: Those of which something is different.
+    """
+
+    previous_sha: str
+    is_recipe_changed: bool
+    parents: tuple[ParentChange, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeFacts:
     """Everything that the card of a merge says.
 
@@ -186,6 +217,7 @@ class MergeFacts:
         files: In the order in which they are listed.
         notes: Warnings of the plan, whole sentences.
         ancestry: None where nothing is known beyond the parents.
+        changes: None where no earlier merge was republished.
         made_elsewhere: Whether another tool made it, so that the parents' commits are those of today, not those that
             were merged.
         diagnostics: None where nothing has been measured.
@@ -216,6 +248,7 @@ class MergeFacts:
     files: tuple[FileFacts, ...] = ()
     notes: tuple[str, ...] = ()
     ancestry: AncestryFacts | None = None
+    changes: ChangeFacts | None = None
     made_elsewhere: bool = False
     diagnostics: DiagnosticsFacts | None = None
     licence: LicenceDecision

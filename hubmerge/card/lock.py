@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from dataclasses import asdict, dataclass
 
+from hubmerge.card.facts import ChangeFacts, ParentChange
+from hubmerge.card.lock_entry import Entry, load_entry
 from hubmerge.errors import CardError
 
 LOCK_FILE = "hubmerge.lock.json"
 SCHEMA_VERSION = 1
 LARGEST_LOCK_BYTES = 16 * 2**20
 """A merge of thirty parents with a thousand files each stays below it."""
-
-_SHA1 = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +31,15 @@ class LockedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeclaredLicence:
+    """What a parent's card declared, as `ParentFacts` has it."""
+
+    license: str | None = None
+    name: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LockedParent:
     """One parent as it was read.
 
@@ -45,26 +48,75 @@ class LockedParent:
         sha: Its commit, 40 hexadecimal digits; None for a local folder.
         revision: What the recipe asked for: a branch, a tag or a commit; None if nothing.
         files: Those that the merge depends on.
+        declared: None where nobody recorded it; so is `gated`.
+        gated: Whether its readers had to accept terms.
     """
 
     repo_id: str | None
     sha: str | None
     revision: str | None
     files: tuple[LockedFile, ...]
+    declared: DeclaredLicence | None = None
+    gated: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockedOutput:
-    """One file of the merge; `sha256` is 64 hexadecimal digits."""
+    """One file of the merge.
+
+    Attributes:
+        sha256: 64 hexadecimal digits.
+        made_from: What its bytes follow from, as 64 hexadecimal digits: equal ones mean equal bytes, whatever the
+            parents' commits. None where nobody recorded it.
+    """
 
     path: str
     size_bytes: int
     sha256: str
+    made_from: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedOptions:
+    """What somebody asked for beside the recipe.
+
+    Attributes:
+        shard_bytes: Most bytes of tensors in one output file.
+        lenient: Unknown recipe keys were warnings instead of errors.
+        lineage: Whether the parents' own ancestors were read for the licence.
+        seed: In place of the recipe's; None for the recipe's.
+    """
+
+    shard_bytes: int
+    lenient: bool
+    lineage: bool
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedLicence:
+    """The licence that the merge was published under.
+
+    Attributes:
+        license: As the card's front matter has it, and `license_name` with `other`; None for none.
+        reasons: What it follows from.
+        chosen_because: What the person said who chose it; None where it was derived.
+    """
+
+    license: str | None
+    reasons: tuple[str, ...]
+    name: str | None = None
+    chosen_because: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockFacts:
-    """Everything that a lock file says; equal facts give equal bytes."""
+    """Everything that a lock file says; equal facts give equal bytes. Facts with defaults may not have been recorded.
+
+    Attributes:
+        recipe_sha256: Of the recipe's text, 64 hexadecimal digits.
+        changes: Since the merge that this one took the place of.
+    """
 
     hubmerge_version: str
     torch_version: str
@@ -72,6 +124,10 @@ class LockFacts:
     seed: int | None
     parents: tuple[LockedParent, ...]
     outputs: tuple[LockedOutput, ...]
+    recipe_sha256: str | None = None
+    options: LockedOptions | None = None
+    licence: LockedLicence | None = None
+    changes: ChangeFacts | None = None
 
 
 def render_lock(facts: LockFacts) -> str:
@@ -82,8 +138,12 @@ def render_lock(facts: LockFacts) -> str:
         "torch_version": facts.torch_version,
         "fingerprint": facts.fingerprint,
         "seed": facts.seed,
+        "recipe_sha256": facts.recipe_sha256,
+        "options": None if facts.options is None else asdict(facts.options),
+        "licence": None if facts.licence is None else asdict(facts.licence),
         "parents": [_parent_entry(parent) for parent in facts.parents],
-        "outputs": [{"path": out.path, "size": out.size_bytes, "sha256": out.sha256} for out in facts.outputs],
+        "outputs": [_output_entry(output) for output in facts.outputs],
+        "changes": None if facts.changes is None else asdict(facts.changes),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -94,7 +154,7 @@ def parse_lock(text: str) -> LockFacts:
     Raises:
         CardError: It is not a lock file of this version; the message says where.
     """
-    entry = _Entry(_load(text), LOCK_FILE)
+    entry = load_entry(text, LOCK_FILE, largest_bytes=LARGEST_LOCK_BYTES)
     version = entry.integer("schema_version")
     if version != SCHEMA_VERSION:
         raise CardError(
@@ -108,6 +168,10 @@ def parse_lock(text: str) -> LockFacts:
         seed=entry.optional("seed", entry.integer),
         parents=entry.items("parents", _parent),
         outputs=entry.items("outputs", _output),
+        recipe_sha256=entry.optional("recipe_sha256", entry.sha256),
+        options=entry.optional("options", lambda key: _options(entry.entry(key))),
+        licence=entry.optional("licence", lambda key: _licence(entry.entry(key))),
+        changes=entry.optional("changes", lambda key: _changes(entry.entry(key))),
     )
 
 
@@ -116,19 +180,45 @@ def _parent_entry(parent: LockedParent) -> dict[str, object]:
         {"path": file.path, "size": file.size_bytes, "sha256": file.sha256, "blob_id": file.blob_id}
         for file in parent.files
     ]
-    return {"repo_id": parent.repo_id, "sha": parent.sha, "revision": parent.revision, "files": files}
+    return {
+        "repo_id": parent.repo_id,
+        "sha": parent.sha,
+        "revision": parent.revision,
+        "gated": parent.gated,
+        "declared": None if parent.declared is None else asdict(parent.declared),
+        "files": files,
+    }
 
 
-def _parent(entry: _Entry) -> LockedParent:
+def _output_entry(output: LockedOutput) -> dict[str, object]:
+    return {
+        "path": output.path,
+        "size": output.size_bytes,
+        "sha256": output.sha256,
+        "made_from": output.made_from,
+    }
+
+
+def _parent(entry: Entry) -> LockedParent:
     return LockedParent(
         repo_id=entry.optional("repo_id", entry.text),
         sha=entry.optional("sha", entry.sha1),
         revision=entry.optional("revision", entry.text),
         files=entry.items("files", _file),
+        declared=entry.optional("declared", lambda key: _declared(entry.entry(key))),
+        gated=entry.optional("gated", entry.flag),
     )
 
 
-def _file(entry: _Entry) -> LockedFile:
+def _declared(entry: Entry) -> DeclaredLicence:
+    return DeclaredLicence(
+        license=entry.optional("license", entry.text),
+        name=entry.optional("name", entry.text),
+        link=entry.optional("link", entry.text),
+    )
+
+
+def _file(entry: Entry) -> LockedFile:
     return LockedFile(
         path=entry.path("path"),
         size_bytes=entry.size("size"),
@@ -137,93 +227,45 @@ def _file(entry: _Entry) -> LockedFile:
     )
 
 
-def _output(entry: _Entry) -> LockedOutput:
-    return LockedOutput(path=entry.path("path"), size_bytes=entry.size("size"), sha256=entry.sha256("sha256"))
+def _output(entry: Entry) -> LockedOutput:
+    return LockedOutput(
+        path=entry.path("path"),
+        size_bytes=entry.size("size"),
+        sha256=entry.sha256("sha256"),
+        made_from=entry.optional("made_from", entry.sha256),
+    )
 
 
-def _load(text: str) -> Any:
-    if len(text) > LARGEST_LOCK_BYTES:
-        raise CardError(f"{LOCK_FILE}: it is larger than {LARGEST_LOCK_BYTES:,} bytes")
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise CardError(f"{LOCK_FILE}: it is not JSON ({error})") from error
+def _options(entry: Entry) -> LockedOptions:
+    return LockedOptions(
+        shard_bytes=entry.size("shard_bytes"),
+        lenient=entry.flag("lenient"),
+        lineage=entry.flag("lineage"),
+        seed=entry.optional("seed", entry.integer),
+    )
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key occurs twice in one object")
-    return found
+def _licence(entry: Entry) -> LockedLicence:
+    return LockedLicence(
+        license=entry.optional("license", entry.text),
+        reasons=entry.texts("reasons"),
+        name=entry.optional("name", entry.text),
+        chosen_because=entry.optional("chosen_because", entry.text),
+    )
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number")
+def _changes(entry: Entry) -> ChangeFacts:
+    return ChangeFacts(
+        previous_sha=entry.sha1("previous_sha"),
+        is_recipe_changed=entry.flag("is_recipe_changed"),
+        parents=entry.items("parents", _change),
+    )
 
 
-class _Entry:
-    """One object of the file, read key by key; errors say the path that leads to it."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, Mapping):
-            raise CardError(f"{where} must be an object")
-        self._values = value
-        self._where = where
-
-    def text(self, key: str) -> str:
-        return self._read(key, "a text", _text)
-
-    def integer(self, key: str) -> int:
-        return self._read(key, "a whole number", _integer)
-
-    def size(self, key: str) -> int:
-        return self._read(key, "a number of bytes", _size)
-
-    def sha1(self, key: str) -> str:
-        return self._read(key, "40 hexadecimal digits", lambda value: _matching(_SHA1, value))
-
-    def sha256(self, key: str) -> str:
-        return self._read(key, "64 hexadecimal digits", lambda value: _matching(_SHA256, value))
-
-    def path(self, key: str) -> str:
-        return self._read(key, "a path inside the repo", _inner_path)
-
-    def optional(self, key: str, read: Callable[[str], Item]) -> Item | None:
-        return None if self._values.get(key) is None else read(key)
-
-    def items(self, key: str, read: Callable[[_Entry], Item]) -> tuple[Item, ...]:
-        values = self._read(key, "a list", lambda value: value if isinstance(value, list) else None)
-        return tuple(read(_Entry(value, f"{self._path(key)}[{index}]")) for index, value in enumerate(values))
-
-    def _read(self, key: str, kind: str, accept: Callable[[object], Item | None]) -> Item:
-        value = accept(self._values.get(key))
-        if value is None:
-            raise CardError(f"{self._path(key)} must be {kind}")
-        return value
-
-    def _path(self, key: str) -> str:
-        return f"{LOCK_FILE}: {key}" if self._where == LOCK_FILE else f"{self._where}.{key}"
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _size(value: object) -> int | None:
-    size = _integer(value)
-    return size if size is not None and size >= 0 else None
-
-
-def _matching(pattern: re.Pattern[str], value: object) -> str | None:
-    return value if isinstance(value, str) and pattern.fullmatch(value) else None
-
-
-def _inner_path(value: object) -> str | None:
-    """Returns a relative path that stays below its root on any system, or None."""
-    if not isinstance(value, str) or re.search(r"[\\:\x00-\x1f]", value):
-        return None
-    return value if all(part not in ("", ".", "..") for part in value.split("/")) else None
+def _change(entry: Entry) -> ParentChange:
+    return ParentChange(
+        repo_id=entry.text("repo_id"),
+        old_sha=entry.optional("old_sha", entry.sha1),
+        new_sha=entry.optional("new_sha", entry.sha1),
+        kinds=entry.texts("kinds"),
+    )

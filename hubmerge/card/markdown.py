@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from hubmerge.card.facts import FileFacts, ParentFacts
-from hubmerge.card.parents import commit_url, parent_title
+from hubmerge.card.parents import HUB, commit_url, parent_title
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and the marks that turn the direction of text around."""
@@ -71,6 +71,14 @@ def linked(item: tuple[str, str | None]) -> Markdown:
     return escape(text) if address is None else Markdown(f"[{escape(text)}]({_link_target(address)})")
 
 
+def commit(sha: str | None, repo_id: str | None) -> Markdown:
+    """Returns the short form of a commit, linked to its page; a dash for none."""
+    if sha is None:
+        return Markdown("–")
+    short = code(sha[:7])
+    return short if repo_id is None else Markdown(f"[{short}]({_link_target(f'{HUB}/{repo_id}/commit/{sha}')})")
+
+
 def count(number: int) -> Markdown:
     """Returns a large number in three digits: 7,241,732,096 is "7.24 billion"."""
     for size, name in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
@@ -103,6 +111,7 @@ def checksums(files: Iterable[FileFacts]) -> str:
 FILTERS = {
     "checksums": checksums,
     "code": code,
+    "commit": commit,
     "count": count,
     "fenced": fenced,
     "listed": listed,

@@ -14,10 +14,12 @@ from hubmerge.cli.hub import hub
 from hubmerge.cli.inspect import inspect
 from hubmerge.cli.lineage import lineage
 from hubmerge.cli.merge import merge, merge_and_push, plan
+from hubmerge.cli.republish import republish
+from hubmerge.cli.status import status
 from hubmerge.cli.verify import verify
 from hubmerge.version import __version__
 
-COMMANDS = (plan, inspect, merge, merge_and_push, card, lineage, verify, extract_lora, hub)
+COMMANDS = (plan, inspect, merge, merge_and_push, status, republish, card, lineage, verify, extract_lora, hub)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

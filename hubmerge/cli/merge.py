@@ -63,7 +63,7 @@ def merge(recipe: Path, out_dir: Path, as_json: bool, quiet: bool, **given: Any)
     """
     from hubmerge.merge.pipeline import merge_to_folder
 
-    with _display(quiet=quiet, pushes=False) as display:
+    with merge_display(quiet=quiet, pushes=False) as display:
         published = merge_to_folder(recipe, out_dir, options=merge_options(given), progress=display)
     _print_result(published, as_json=as_json)
 
@@ -111,7 +111,7 @@ def merge_and_push(  # one option a parameter
 
     if create_pr and revision != "main":
         raise click.UsageError("--create-pr goes to main: leave out --revision")
-    with _display(quiet=quiet, pushes=True) as display:
+    with merge_display(quiet=quiet, pushes=True) as display:
         published = run(
             recipe,
             repo_id,
@@ -136,7 +136,8 @@ def _print_plan(merge: OpenMerge, licence: LicenceDecision) -> None:
     Console().print(plan_view(merge.plan, memory_bytes=memory, licence=licence))
 
 
-def _display(*, quiet: bool, pushes: bool) -> MergeDisplay:
+def merge_display(*, quiet: bool, pushes: bool) -> MergeDisplay:
+    """Returns the display of a merge on stderr, to be entered; huggingface_hub's own bars are off from now on."""
     from huggingface_hub.utils import disable_progress_bars
     from rich.console import Console
 

@@ -107,6 +107,7 @@ def existing_facts(
         files=merge.weights.files,
         notes=merge.notes,
         ancestry=None if lineage is None else ancestry_facts(lineage),
+        changes=lock.changes if lock else None,
         made_elsewhere=lock is None,
         licence=licence,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hubmerge.card.facts import FileFacts, LicenceDecision, MergeFacts, ParentFacts
-from hubmerge.card.lock import LockedFile, LockedOutput, LockedParent, LockFacts
+from hubmerge.card.facts import ChangeFacts, FileFacts, LicenceDecision, MergeFacts, ParentFacts
+from hubmerge.card.lock import (
+    DeclaredLicence,
+    LockedFile,
+    LockedLicence,
+    LockedOptions,
+    LockedOutput,
+    LockedParent,
+    LockFacts,
+)
 from hubmerge.card.parents import parent_facts, parent_title
 from hubmerge.merge.explain import method_words, parent_role
-from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.fingerprint import fingerprint, shard_contents
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
@@ -134,19 +143,56 @@ def merge_facts(
     )
 
 
-def lock_facts(plan: Plan, checkpoints: Sequence[Checkpoint], shards: Sequence[StagedShard]) -> LockFacts:
-    """Returns what the lock file says."""
+def lock_facts(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    shards: Sequence[StagedShard],
+    *,
+    parents: Sequence[ParentFacts],
+    licence: LicenceDecision,
+    options: LockedOptions | None = None,
+    changes: ChangeFacts | None = None,
+) -> LockFacts:
+    """Returns what the lock file says.
+
+    Args:
+        plan: The merge.
+        checkpoints: Those of `plan.parents`.
+        shards: Of the merge.
+        parents: What the card says of each parent.
+        licence: What the merge is published under.
+        options: What was asked for beside the recipe.
+        changes: Since the merge before.
+    """
+    made_from = shard_contents(plan)
     return LockFacts(
         hubmerge_version=__version__,
         torch_version=version("torch"),
         fingerprint=fingerprint(plan),
         seed=plan.recipe.seed,
-        parents=tuple(_locked_parent(checkpoint) for checkpoint in checkpoints),
-        outputs=tuple(LockedOutput(path=s.filename, size_bytes=s.size_bytes, sha256=s.sha256) for s in shards),
+        parents=tuple(map(_locked_parent, checkpoints, parents)),
+        outputs=tuple(
+            LockedOutput(
+                path=shard.filename,
+                size_bytes=shard.size_bytes,
+                sha256=shard.sha256,
+                made_from=made_from.get(shard.filename),
+            )
+            for shard in shards
+        ),
+        recipe_sha256=hashlib.sha256(plan.recipe.text.encode()).hexdigest(),
+        options=options,
+        licence=LockedLicence(
+            license=licence.license,
+            reasons=licence.reasons,
+            name=licence.name,
+            chosen_because=licence.override_reason,
+        ),
+        changes=changes,
     )
 
 
-def _locked_parent(checkpoint: Checkpoint) -> LockedParent:
+def _locked_parent(checkpoint: Checkpoint, facts: ParentFacts) -> LockedParent:
     ref = checkpoint.ref
     entries = checkpoint.files.entries().values()
     return LockedParent(
@@ -157,7 +203,14 @@ def _locked_parent(checkpoint: Checkpoint) -> LockedParent:
             LockedFile(path=entry.path, size_bytes=entry.size_bytes, sha256=entry.sha256, blob_id=entry.blob_id)
             for entry in entries
         ),
+        declared=declared_licence(facts),
+        gated=facts.gated,
     )
+
+
+def declared_licence(parent: ParentFacts) -> DeclaredLicence:
+    """Returns what a parent's card declares."""
+    return DeclaredLicence(license=parent.license, name=parent.license_name, link=parent.license_link)
 
 
 def reproducing_command(repo_id: str | None, arguments: Sequence[str] = ()) -> str:

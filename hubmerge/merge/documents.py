@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hubmerge.card.facts import LicenceDecision, ParentFacts
+from hubmerge.card.facts import ChangeFacts, LicenceDecision, ParentFacts
 from hubmerge.card.licence import LICENCE_FILE
-from hubmerge.card.lock import LOCK_FILE, render_lock
+from hubmerge.card.lock import LOCK_FILE, LockedOptions, render_lock
 from hubmerge.card.render import LICENCE_FILE_MARK, render_card, render_licence_file
 from hubmerge.card.validate import validate_card
 from hubmerge.diagnostics.report import NO_REPORT, Report
@@ -40,6 +40,8 @@ class Documents:
         side_files: Tokenizer, template, generation and processor files.
         template: A card template in place of the shipped one.
         arguments: Options of the command line without which other bytes come out.
+        options: What was asked for beside the recipe; recorded for those who make the merge again.
+        changes: Since the merge that this one takes the place of.
     """
 
     plan: Plan
@@ -51,6 +53,8 @@ class Documents:
     side_files: Mapping[str, bytes]
     template: Path | None
     arguments: tuple[str, ...] = ()
+    options: LockedOptions | None = None
+    changes: ChangeFacts | None = None
 
     def check(self, previous: Mapping[str, bytes]) -> tuple[str, ...]:
         """Renders the card as far as it is known and has the Hub look at it; returns the Hub's warnings.
@@ -68,7 +72,17 @@ class Documents:
         self, shards: Sequence[StagedShard], previous: Mapping[str, bytes], report: Report = NO_REPORT
     ) -> dict[str, bytes]:
         """Returns every file but the shards; `previous` is as for `check`."""
-        lock = render_lock(lock_facts(self.plan, self.checkpoints, shards))
+        lock = render_lock(
+            lock_facts(
+                self.plan,
+                self.checkpoints,
+                shards,
+                parents=self.parents,
+                licence=self.licence,
+                options=self.options,
+                changes=self.changes,
+            )
+        )
         return {
             **self.side_files,
             **model_files(self.plan),
@@ -103,7 +117,7 @@ class Documents:
             arguments=self.arguments,
         )
         ancestry = None if self.lineage is None else ancestry_facts(self.lineage)
-        facts = replace(facts, ancestry=ancestry, diagnostics=report.facts)
+        facts = replace(facts, ancestry=ancestry, diagnostics=report.facts, changes=self.changes)
         earlier = previous.get(CARD_FILENAME)
         return render_card(
             facts, template=self.template, previous=None if earlier is None else earlier.decode(errors="replace")
@@ -119,6 +133,7 @@ def write_documents(
     ancestry: Ancestry,
     template: Path | None,
     arguments: Sequence[str] = (),
+    options: LockedOptions | None = None,
 ) -> Documents:
     """Returns the writer of a merge's documents, the donor's small files read."""
     return Documents(
@@ -131,6 +146,7 @@ def write_documents(
         side_files=side_files(plan.tokenizer, plan.donor, checkpoints),
         template=template,
         arguments=tuple(arguments),
+        options=options,
     )
 
 

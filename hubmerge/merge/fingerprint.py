@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
+from collections.abc import Callable
 from typing import Any
 
 from hubmerge.merge.expr import AddLora, Expr, Gate, Load, Random, RemapRows, Routing, Same
@@ -18,7 +20,7 @@ def fingerprint(plan: Plan) -> str:
     That is: hubmerge's version, the parents' commits (of folders: their files' sizes and times), the tokenizer, every
     expression with its settings and seed, and the layout of the output files.
     """
-    digests: dict[int, str] = {}
+    expressions = _Expressions(_place)
     description = {
         "hubmerge": __version__,
         "parents": [_parent(parent) for parent in plan.parents],
@@ -27,12 +29,39 @@ def fingerprint(plan: Plan) -> str:
         "shards": [
             {
                 "header": hashlib.sha256(shard.header).hexdigest(),
-                "tensors": [_expr(tensor.expr, digests) for tensor in shard.tensors],
+                "tensors": [expressions.digest(tensor.expr) for tensor in shard.tensors],
             }
             for shard in plan.shards
         ],
     }
     return _digest(description)
+
+
+def shard_contents(plan: Plan) -> dict[str, str]:
+    """Returns for each output file the SHA-256 of everything that decides its bytes, as 64 hexadecimal digits.
+
+    Unlike in `fingerprint`, source tensors count by the files that hold them, not by commits: a parent's new commit
+    with the same weights changes nothing. Routers from prompts depend on tokenizers as well, and so on the commits.
+    """
+    versions = [{path: version or [path, size] for path, size, version in parent.files} for parent in plan.parents]
+    commits = None if plan.routing is None else [parent.sha for parent in plan.parents]
+
+    def content(load: Load) -> list[Any]:
+        tensor = load.tensor
+        return [versions[load.parent][load.file], tensor.start, tensor.stop, tensor.dtype, tensor.shape]
+
+    expressions = _Expressions(content)
+    makers = [__version__, importlib.metadata.version("torch"), commits]
+    return {
+        shard.filename: _digest(
+            [
+                *makers,
+                hashlib.sha256(shard.header).hexdigest(),
+                [expressions.digest(tensor.expr) for tensor in shard.tensors],
+            ]
+        )
+        for shard in plan.shards
+    }
 
 
 def _parent(parent: Parent) -> list[Any]:
@@ -44,34 +73,46 @@ def _tokenizer(tokenizer: PlannedTokenizer) -> list[Any]:
     return [tokenizer.parents[0], built, tokenizer.chat_template]
 
 
-def _expr(expr: Expr, digests: dict[int, str]) -> str:
-    """Returns the digest of an expression; one that a merge tree uses many times is digested once."""
-    if id(expr) not in digests:
-        digests[id(expr)] = _digest(_described(expr, digests))
-    return digests[id(expr)]
+class _Expressions:
+    """Digests of expressions; one that a merge tree uses many times is digested once.
+
+    Args:
+        load: What tells a source tensor from others.
+    """
+
+    def __init__(self, load: Callable[[Load], list[Any]]) -> None:
+        self._load = load
+        self._digests: dict[int, str] = {}
+
+    def digest(self, expr: Expr) -> str:
+        if id(expr) not in self._digests:
+            self._digests[id(expr)] = _digest(self._described(expr))
+        return self._digests[id(expr)]
+
+    def _described(self, expr: Expr) -> list[Any]:
+        if isinstance(expr, Load):
+            return ["load", *self._load(expr)]
+        if isinstance(expr, Random):
+            return ["random", expr.name, expr.shape, expr.seed, expr.kind, expr.scale]
+        if isinstance(expr, Gate):
+            return ["gate", self._routing(expr.routing), expr.layer, expr.first, expr.stop]
+        inputs = [self.digest(operand) for operand in expr.inputs]
+        if isinstance(expr, Same):
+            return ["same", inputs]
+        if isinstance(expr, AddLora):
+            return ["add_lora", inputs, expr.scale, expr.is_transposed]
+        if isinstance(expr, RemapRows):
+            return ["rows", inputs, expr.index.digest, expr.shape]
+        settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]
+        return ["merge", expr.method, expr.name, inputs, expr.has_base, settings, expr.seed, expr.dtype]
+
+    def _routing(self, routing: Routing) -> list[Any]:
+        layers = [{name: self.digest(weight) for name, weight in layer.items()} for layer in routing.layers]
+        return [routing.mode, routing.prompts, self.digest(routing.embedding), layers, routing.config]
 
 
-def _described(expr: Expr, digests: dict[int, str]) -> list[Any]:
-    if isinstance(expr, Load):
-        return ["load", expr.parent, expr.file, expr.tensor.name, expr.tensor.start, expr.tensor.stop]
-    if isinstance(expr, Random):
-        return ["random", expr.name, expr.shape, expr.seed, expr.kind, expr.scale]
-    if isinstance(expr, Gate):
-        return ["gate", _routing(expr.routing, digests), expr.layer, expr.first, expr.stop]
-    inputs = [_expr(operand, digests) for operand in expr.inputs]
-    if isinstance(expr, Same):
-        return ["same", inputs]
-    if isinstance(expr, AddLora):
-        return ["add_lora", inputs, expr.scale, expr.is_transposed]
-    if isinstance(expr, RemapRows):
-        return ["rows", inputs, expr.index.digest, expr.shape]
-    settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]
-    return ["merge", expr.method, expr.name, inputs, expr.has_base, settings, expr.seed, expr.dtype]
-
-
-def _routing(routing: Routing, digests: dict[int, str]) -> list[Any]:
-    layers = [{name: _expr(weight, digests) for name, weight in layer.items()} for layer in routing.layers]
-    return [routing.mode, routing.prompts, _expr(routing.embedding, digests), layers, routing.config]
+def _place(load: Load) -> list[Any]:
+    return [load.parent, load.file, load.tensor.name, load.tensor.start, load.tensor.stop]
 
 
 def _digest(value: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.card.facts import LicenceDecision
+from hubmerge.card.lock import LockedOptions
 from hubmerge.diagnostics.collect import Collector
 from hubmerge.diagnostics.report import report_on
 from hubmerge.lineage.crawl import Progress as CrawlProgress
@@ -67,6 +68,11 @@ class MergeOptions:
         seed = () if self.seed is None else ("--seed", str(self.seed))
         shards = () if self.shard_bytes == DEFAULT_SHARD_BYTES else ("--shard-size", str(self.shard_bytes))
         return (*seed, *shards, *(("--lenient",) if self.lenient else ()))
+
+    @property
+    def recorded(self) -> LockedOptions:
+        """Those that the lock file keeps."""
+        return LockedOptions(shard_bytes=self.shard_bytes, lenient=self.lenient, lineage=self.lineage, seed=self.seed)
 
 
 DEFAULT_OPTIONS = MergeOptions()
@@ -141,7 +147,8 @@ def merge_to_folder(
     """
     with open_merge(recipe, options) as merge:
         publisher = FolderPublisher(Path(out_dir), fingerprint=fingerprint(merge.plan))
-        return _run(merge, publisher, Target(str(out_dir), is_repo=False), progress or Silent())
+        documents = merge_documents(merge, Target(str(out_dir), is_repo=False))
+        return run_merge(merge, publisher, documents, progress or Silent())
 
 
 def merge_and_push(
@@ -175,12 +182,13 @@ def merge_and_push(
         message = commit_message or f"Merge by {merge.plan.recipe.method} with hubmerge"
         target = HubTarget(repo_id, message, revision=revision, private=private, create_pr=create_pr)
         publisher = HubPublisher(target, fingerprint=fingerprint(merge.plan), token=target_token)
-        return _run(merge, publisher, Target(repo_id, is_repo=True), progress or Silent())
+        documents = merge_documents(merge, Target(repo_id, is_repo=True))
+        return run_merge(merge, publisher, documents, progress or Silent())
 
 
-def _run(merge: OpenMerge, publisher: Publisher, target: Target, progress: Progress) -> Published:
-    documents = merge_documents(merge, target)
-    if target.is_repo:
+def run_merge(merge: OpenMerge, publisher: Publisher, documents: Documents, progress: Progress) -> Published:
+    """Makes a planned merge and publishes it with these documents; raises as `merge_and_push` does."""
+    if documents.target.is_repo:
         check_publishable(documents.licence)
     try:
         staged = publisher.open()
@@ -209,6 +217,7 @@ def merge_documents(merge: OpenMerge, target: Target) -> Documents:
         ancestry=ancestry,
         template=merge.options.template,
         arguments=merge.options.arguments,
+        options=merge.options.recorded,
     )
 
 

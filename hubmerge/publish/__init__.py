@@ -2,6 +2,6 @@
 
 from hubmerge.publish.folder import FolderPublisher
 from hubmerge.publish.hub import HubPublisher, HubTarget
-from hubmerge.publish.publisher import Published, Publisher, StagedShard
+from hubmerge.publish.publisher import KeptShard, Published, Publisher, StagedShard
 
-__all__ = ["FolderPublisher", "HubPublisher", "HubTarget", "Published", "Publisher", "StagedShard"]
+__all__ = ["FolderPublisher", "HubPublisher", "HubTarget", "KeptShard", "Published", "Publisher", "StagedShard"]

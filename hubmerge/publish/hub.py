@@ -25,8 +25,8 @@ from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, Rep
 from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.errors import PublishError
-from hubmerge.publish.publisher import Published, StagedShard
-from hubmerge.publish.refusals import FAILURES, explain
+from hubmerge.publish.publisher import KeptShard, Published, StagedShard
+from hubmerge.publish.refusals import FAILURES, explain, moved_error
 from hubmerge.version import __version__
 from hubmerge.weights.hub_client import HASTY, PATIENT, check_token, retried
 from hubmerge.weights.reference import is_revision
@@ -55,6 +55,8 @@ class HubTarget:
             its own.
         create_pr: Open a pull request instead of committing to `revision`, which then must be main.
         message: Title of the commit or pull request.
+        head: The commit, 40 hexadecimal digits, that `revision` must be at; None for any.
+        kept: Shards of the merge that this commit holds; nobody makes or uploads them again.
     """
 
     repo_id: str
@@ -62,6 +64,8 @@ class HubTarget:
     revision: str = DEFAULT_BRANCH
     private: bool | None = None
     create_pr: bool = False
+    head: str | None = None
+    kept: Sequence[KeptShard] = ()
 
 
 class HubPublisher:
@@ -108,8 +112,11 @@ class HubPublisher:
     def _open(self) -> dict[str, StagedShard]:
         self._create_repo()
         self._head = self._open_revision()
+        if self._target.head not in (None, self._head):
+            raise moved_error(self._repo)
         self._staging = self._open_pull_request() if self._target.create_pr else self._open_branch()
-        return self._staged_shards()
+        kept = {each.shard.filename: each.shard for each in self._target.kept}
+        return {**self._staged_shards(), **kept}
 
     def existing(self, path: str) -> bytes | None:
         """Returns a small file of the target branch at its head."""
@@ -230,10 +237,12 @@ class HubPublisher:
                 yield entry
 
     def _copies(self, shards: Sequence[StagedShard]) -> list[CommitOperation]:
-        folder = self._staging_folder
+        sources = {each.shard.filename: each.source for each in self._target.kept}
         return [
-            CommitOperationCopy(f"{folder}/{shard.filename}", shard.filename, src_revision=self._staging)
-            for shard in shards
+            CommitOperationCopy(sources[name], name, src_revision=self._head)
+            if name in sources
+            else CommitOperationCopy(f"{self._staging_folder}/{name}", name, src_revision=self._staging)
+            for name in (shard.filename for shard in shards)
         ]
 
     def _additions(self, files: Mapping[str, bytes]) -> list[CommitOperation]:
@@ -245,8 +254,11 @@ class HubPublisher:
         A loader would mix old weights with the new ones.
         """
         new = {shard.filename for shard in shards} | ({INDEX_FILENAME} if len(shards) > 1 else set())
-        old = sorted(file.path for file in self._files(head) if "/" not in file.path and file.path not in new)
-        staged = [CommitOperationDelete(f"{self._staging_folder}/", is_folder=True)] if self._target.create_pr else []
+        paths = [file.path for file in self._files(head)]
+        old = sorted(path for path in paths if "/" not in path and path not in new)
+        folder = f"{self._staging_folder}/"
+        has_staged = self._target.create_pr and any(path.startswith(folder) for path in paths)
+        staged = [CommitOperationDelete(folder, is_folder=True)] if has_staged else []
         return [*staged, *(CommitOperationDelete(path) for path in old if path.endswith(WEIGHT_SUFFIXES))]
 
     def _open_for_review(self) -> str:

@@ -25,6 +25,19 @@ class StagedShard:
 
 
 @dataclass(frozen=True)
+class KeptShard:
+    """A shard of the merge that the target holds already, of an earlier merge.
+
+    Attributes:
+        source: Its path there.
+        shard: As it is to be in the new merge.
+    """
+
+    source: str
+    shard: StagedShard
+
+
+@dataclass(frozen=True)
 class Published:
     """What a publication made.
 

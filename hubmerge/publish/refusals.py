@@ -48,6 +48,14 @@ def explain(error: Exception, repo_id: str, action: str, *, token: str | None) -
     return PublishError(f"could not {action} {repo_id}: {reason_of(error)}", hint=GO_ON)
 
 
+def moved_error(repo_id: str) -> TargetMovedError:
+    """Returns the error for a target that somebody else changed meanwhile."""
+    return TargetMovedError(
+        f"{repo_id} got another commit while the merge ran; nothing was published",
+        hint="Run the same command again; it takes up the shards that are finished.",
+    )
+
+
 def no_write_access(repo_id: str, error: HfHubHTTPError) -> PublishError:
     """Returns the error for a token that may not write; in the Hub's own words, which may name a quota instead."""
     return PublishError(
@@ -63,10 +71,7 @@ def _explain_status(error: HfHubHTTPError, repo_id: str, action: str, *, token: 
     if status == 403:
         return no_write_access(repo_id, error)
     if status == 412:
-        return TargetMovedError(
-            f"{repo_id} got another commit while the merge ran; nothing was published",
-            hint="Run the same command again; it takes up the shards that are finished.",
-        )
+        return moved_error(repo_id)
     hint = None if status in REFUSALS else GO_ON
     return PublishError(f"could not {action} {repo_id}: the Hub answers HTTP {status}{_said(error)}", hint=hint)
 

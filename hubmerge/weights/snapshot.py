@@ -23,12 +23,14 @@ class Snapshot:
     Attributes:
         sha: None for a folder.
         gated: Readers have to accept terms first.
+        repo_id: The name that the repo has today, wherever the one that was asked for leads; None for a folder.
     """
 
     files: Files
     sha: str | None
     gated: bool
     private: bool
+    repo_id: str | None = None
 
 
 def open_snapshot(ref: ModelRef, *, token: str | bool | None = None) -> Snapshot:
@@ -65,7 +67,7 @@ def _open_repo(ref: ModelRef, *, token: str | bool | None) -> Snapshot:
         files = HubFiles(ref.path, info.sha, entries=entries, token=token)
     except HUB_FAILURES as error:
         raise explain(error, ref.path, ref.revision, token=token) from error
-    return Snapshot(files, sha=info.sha, gated=bool(info.gated), private=bool(info.private))
+    return Snapshot(files, sha=info.sha, gated=bool(info.gated), private=bool(info.private), repo_id=info.id)
 
 
 def _entry_of(file: RepoFile) -> FileEntry:
