@@ -43,7 +43,7 @@ def shard_contents(plan: Plan) -> dict[str, str]:
     Unlike in `fingerprint`, source tensors count by the files that hold them, not by commits: a parent's new commit
     with the same weights changes nothing. Routers from prompts depend on tokenizers as well, and so on the commits.
     """
-    versions = [{path: version or [path, size] for path, size, version in parent.files} for parent in plan.parents]
+    versions = [_versions(parent) for parent in plan.parents]
     commits = None if plan.routing is None else [parent.sha for parent in plan.parents]
 
     def content(load: Load) -> list[Any]:
@@ -61,6 +61,14 @@ def shard_contents(plan: Plan) -> dict[str, str]:
             ]
         )
         for shard in plan.shards
+    }
+
+
+def _versions(parent: Parent) -> dict[str, Any]:
+    """Returns what tells each weight file from all others: a hash on the Hub, name, size and time on this disk."""
+    return {
+        path: version if isinstance(version, str) else [parent.ref.path, path, size, version]
+        for path, size, version in parent.files
     }
 
 

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubmerge.card.lock import LockedFile, LockedOutput, LockedParent, LockFacts, parse_lock, render_lock
+from hubmerge.card.facts import ChangeFacts, ParentChange
+from hubmerge.card.lock import (
+    DeclaredLicence,
+    LockedFile,
+    LockedLicence,
+    LockedOptions,
+    LockedOutput,
+    LockedParent,
+    LockFacts,
+    parse_lock,
+    render_lock,
+)
 from hubmerge.errors import CardError
 
 SHA = "27d67f1b5f57dc0953326b2601d68371d40ea8da"
@@ -23,6 +34,8 @@ LOCK = LockFacts(
             repo_id="a/b",
             sha=SHA,
             revision="main",
+            declared=DeclaredLicence(license="mit"),
+            gated=False,
             files=(
                 LockedFile(path="config.json", size_bytes=612, blob_id=SHA),
                 LockedFile(path="model.safetensors", size_bytes=99, sha256="a" * 64, blob_id=SHA),
@@ -30,7 +43,15 @@ LOCK = LockFacts(
         ),
         LockedParent(repo_id=None, sha=None, revision=None, files=()),
     ),
-    outputs=(LockedOutput(path="model.safetensors", size_bytes=99, sha256="b" * 64),),
+    outputs=(LockedOutput(path="model.safetensors", size_bytes=99, sha256="b" * 64, made_from="c" * 64),),
+    recipe_sha256="d" * 64,
+    options=LockedOptions(shard_bytes=4000, lenient=False, lineage=True, seed=7),
+    licence=LockedLicence(license="mit", reasons=("a/b declares mit.",), chosen_because="They let me."),
+    changes=ChangeFacts(
+        previous_sha=SHA,
+        is_recipe_changed=False,
+        parents=(ParentChange(repo_id="a/b", old_sha=None, new_sha=SHA, kinds=("weights",)),),
+    ),
 )
 TEXT = """\
 {
@@ -39,11 +60,32 @@ TEXT = """\
   "torch_version": "2.13.0",
   "fingerprint": "sha256:3f0b",
   "seed": null,
+  "recipe_sha256": "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd",
+  "options": {
+    "shard_bytes": 4000,
+    "lenient": false,
+    "lineage": true,
+    "seed": 7
+  },
+  "licence": {
+    "license": "mit",
+    "reasons": [
+      "a/b declares mit."
+    ],
+    "name": null,
+    "chosen_because": "They let me."
+  },
   "parents": [
     {
       "repo_id": "a/b",
       "sha": "27d67f1b5f57dc0953326b2601d68371d40ea8da",
       "revision": "main",
+      "gated": false,
+      "declared": {
+        "license": "mit",
+        "name": null,
+        "link": null
+      },
       "files": [
         {
           "path": "config.json",
@@ -63,6 +105,8 @@ TEXT = """\
       "repo_id": null,
       "sha": null,
       "revision": null,
+      "gated": null,
+      "declared": null,
       "files": []
     }
   ],
@@ -70,9 +114,24 @@ TEXT = """\
     {
       "path": "model.safetensors",
       "size": 99,
-      "sha256": "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+      "sha256": "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+      "made_from": "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
     }
-  ]
+  ],
+  "changes": {
+    "previous_sha": "27d67f1b5f57dc0953326b2601d68371d40ea8da",
+    "is_recipe_changed": false,
+    "parents": [
+      {
+        "repo_id": "a/b",
+        "old_sha": null,
+        "new_sha": "27d67f1b5f57dc0953326b2601d68371d40ea8da",
+        "kinds": [
+          "weights"
+        ]
+      }
+    ]
+  }
 }
 """
 
@@ -87,6 +146,17 @@ def test_the_file_as_it_is_written():
 
 def test_it_is_read_back():
     assert parse_lock(TEXT) == LOCK
+
+
+def test_what_was_not_recorded_is_not_known():
+    content = json.loads(TEXT)
+    for key in ("recipe_sha256", "options", "licence", "changes"):
+        del content[key]
+    content["parents"] = []
+    content["outputs"] = [{"path": "x", "size": 1, "sha256": "a" * 64}]
+    facts = parse_lock(json.dumps(content))
+    assert (facts.recipe_sha256, facts.options, facts.licence, facts.changes) == (None, None, None, None)
+    assert facts.outputs[0].made_from is None
 
 
 def test_seed_zero_is_a_seed():
@@ -107,6 +177,15 @@ def test_seed_zero_is_a_seed():
         (changed(fingerprint=""), "hubmerge.lock.json: fingerprint must be a text"),
         (changed(seed=1.5), "hubmerge.lock.json: seed must be a whole number"),
         (changed(parents={}), "hubmerge.lock.json: parents must be a list"),
+        (changed(options=[]), "hubmerge.lock.json: options must be an object"),
+        (
+            changed(options={"shard_bytes": 1, "lenient": "no"}),
+            "hubmerge.lock.json: options.lenient must be true or false",
+        ),
+        (
+            changed(licence={"license": None, "reasons": "r"}),
+            "hubmerge.lock.json: licence.reasons must be a list of texts",
+        ),
         (changed(parents=["a/b"]), "hubmerge.lock.json: parents[0] must be an object"),
         (
             changed(parents=[{"repo_id": "a/b", "sha": "main", "files": []}]),

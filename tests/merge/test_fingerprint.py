@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.fingerprint import fingerprint, shard_contents
 from hubmerge.merge.pipeline import MergeOptions, plan_recipe
 from tests.merge.recipes import sliced, whole
 
 Llamas = tuple[Path, Path, Path]
 
 
-def ties(llamas: Llamas, weight: float = 0.5, **top: Any) -> dict[str, Any]:
+def ties(llamas: Llamas, weight: Any = 0.5, **top: Any) -> dict[str, Any]:
     first, second, base = llamas
     return whole("ties", (first, {"weight": weight}), (second, {"weight": 0.5}), base_model=base, **top)
 
@@ -77,3 +77,27 @@ def test_a_tree_of_many_levels_is_digested_quickly(llamas: Llamas) -> None:
     for weight in range(12):
         recipe = whole("linear", (recipe, {"weight": 1}), (llamas[2], {"weight": weight + 1}))
     assert len(identity(recipe)) == 64
+
+
+def contents(recipe: dict[str, Any]) -> dict[str, str]:
+    return shard_contents(plan_recipe(recipe, MergeOptions(shard_bytes=9_000)))
+
+
+def test_each_output_file_has_contents_of_its_own(llamas: Llamas) -> None:
+    found = contents(ties(llamas))
+    assert len(set(found.values())) == len(found) > 1
+    assert contents(ties(llamas)) == found
+
+
+def test_a_setting_of_some_tensors_shows_in_the_files_that_hold_it(llamas: Llamas) -> None:
+    before = contents(ties(llamas))
+    after = contents(ties(llamas, weight=[{"filter": "layers.1.mlp", "value": 0.6}, {"value": 0.5}]))
+    same = [name for name in before if before[name] == after[name]]
+    assert 0 < len(same) < len(before)
+
+
+def test_another_file_of_a_parent_shows(llamas: Llamas, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(llamas[0], tmp_path / "copy"))
+    before = contents(ties((copy, *llamas[1:])))
+    os.utime(copy / "model.safetensors", ns=(1, 1))
+    assert not set(before.values()) & set(contents(ties((copy, *llamas[1:]))).values())

@@ -17,7 +17,7 @@ from hubmerge.localhub import LocalHub
 from hubmerge.merge.pipeline import MergeOptions, merge_and_push
 from tests.checkpoints import push_folder, write_llama
 
-OPTIONS = MergeOptions(shard_bytes=8_000)
+OPTIONS = MergeOptions(shard_bytes=10_000)
 """Four output files of a model of the shape below."""
 
 PARENT_SHARD = "8KB"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 from huggingface_hub import HfApi
 
@@ -42,24 +41,6 @@ def test_quiet_prints_nothing(untouched: Published) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("path", "text", "expected"),
-    [
-        ("README.md", card("apache-2.0") + "# News\n", (0, [["docs"], []])),
-        ("notes/usage.txt", "hello", (0, [["docs"], []])),
-        ("README.md", card("cc-by-nc-4.0"), (10, [["docs", "licence"], []])),
-        ("tokenizer_config.json", "{}", (10, [["tokenizer"], []])),
-        ("generation_config.json", "{}", (10, [["config"], []])),
-        ("chat_template.jinja", "{{ messages }}", (10, [["tokenizer"], []])),
-    ],
-)
-def test_a_file_of_a_parent_tells_what_is_different(
-    merge: Published, path: str, text: str, expected: tuple[int, list[list[str]]]
-) -> None:
-    merge.write(path, text, repo=merge.parents[0])
-    assert changes(merge) == expected
-
-
 def test_documentation_alone_is_said(merge: Published) -> None:
     merge.write("README.md", card("apache-2.0") + "# News\n", repo=merge.parents[0])
     sentence = f"{merge.repo} is up to date; different all the same: docs of {merge.parents[0]}"
@@ -76,15 +57,17 @@ def test_other_weights_make_it_stale(merge: Published) -> None:
     assert (parent["changes"], parent["old_sha"], parent["new_sha"]) == (["weights"], old, new)
 
 
-def test_a_licence_says_both(merge: Published) -> None:
-    merge.write("README.md", card("cc-by-nc-4.0"), repo=merge.parents[0])
-    lines = merge.run("status").stdout.splitlines()
-    assert f"! {merge.parents[0]} declares cc-by-nc-4.0 now, and declared apache-2.0" in lines
-
-
-def test_a_parent_that_asks_for_terms_now(merge: Published) -> None:
-    merge.api.update_repo_settings(merge.parents[0], gated="manual")
-    assert changes(merge) == (10, [["gated"], []])
+def test_licence_terms_and_names_are_looked_at(merge: Published) -> None:
+    first, second = merge.parents
+    merge.write("README.md", card("cc-by-nc-4.0"), repo=first)
+    merge.api.update_repo_settings(first, gated="manual")
+    merge.api.move_repo(second, f"{second}-renamed")
+    assert changes(merge) == (10, [["docs", "licence", "gated"], ["renamed"]])
+    assert merge.run("status").stdout.splitlines()[-4:-1] == [
+        f"! {first} asks its readers to accept terms now",
+        f"! {first} declares cc-by-nc-4.0 now, and declared apache-2.0",
+        f"! {second} is called {second}-renamed now",
+    ]
 
 
 def test_a_parent_that_is_gone(merge: Published) -> None:
@@ -92,10 +75,11 @@ def test_a_parent_that_is_gone(merge: Published) -> None:
     assert changes(merge) == (10, [[], ["gone"]])
 
 
-def test_a_renamed_parent_leads_to_the_same_files(merge: Published) -> None:
-    merge.api.move_repo(merge.parents[0], f"{merge.parents[0]}-renamed")
-    assert changes(merge) == (0, [["renamed"], []])
-    assert f"! {merge.parents[0]} is called {merge.parents[0]}-renamed now" in merge.run("status").stdout
+def test_a_gated_parent_that_this_reader_may_not_read(merge: Published) -> None:
+    merge.api.update_repo_settings(merge.parents[0], gated="manual")
+    stranger = merge.hub.create_user(f"stranger-{merge.repo.rpartition('-')[2]}")
+    result = CliRunner().invoke(main, ["status", merge.repo, "--json", "--source-token", stranger])
+    assert (result.exit_code, json.loads(result.stdout)["parents"][0]["changes"]) == (10, ["gated"])
 
 
 def test_a_recipe_that_somebody_edited(merge: Published) -> None:
@@ -148,7 +132,8 @@ def test_a_merge_that_another_tool_made_is_one_sentence(merge: Published) -> Non
     merge.api.delete_file("hubmerge.lock.json", merge.repo)
     result = merge.run("status")
     assert result.exit_code == 1
+    recorded = f"Error: nobody recorded at which commits the parents of {merge.repo} were merged"
     assert result.stderr.splitlines() == [
-        f"Error: nobody recorded at which commits the parents of {merge.repo} were merged: it has no hubmerge.lock.json",
+        f"{recorded}: it has no hubmerge.lock.json",
         "Hint: Make it again once from its recipe: hubmerge merge-and-push mergekit_config.yml " + merge.repo,
     ]
