@@ -84,12 +84,16 @@ class LockedOptions:
         shard_bytes: Most bytes of tensors in one output file.
         lenient: Unknown recipe keys were warnings instead of errors.
         lineage: Whether the parents' own ancestors were read for the licence.
+        diagnostics: Whether statistics of the weights were collected.
+        allow_nan: Whether NaN and infinity could pass.
         seed: In place of the recipe's; None for the recipe's.
     """
 
     shard_bytes: int
     lenient: bool
     lineage: bool
+    diagnostics: bool
+    allow_nan: bool
     seed: int | None = None
 
 
@@ -241,6 +245,8 @@ def _options(entry: Entry) -> LockedOptions:
         shard_bytes=entry.size("shard_bytes"),
         lenient=entry.flag("lenient"),
         lineage=entry.flag("lineage"),
+        diagnostics=entry.flag("diagnostics"),
+        allow_nan=entry.flag("allow_nan"),
         seed=entry.optional("seed", entry.integer),
     )
 

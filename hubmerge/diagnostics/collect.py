@@ -110,6 +110,12 @@ class Collector:
         return NonFinite(tensor.info.name, _named(names, seen.culprits), seen.count, is_copied=_has_one_source(tensor))
 
 
+def clean_notes(shard: ShardPlan) -> bytes:
+    """Returns the notes on a shard in which nothing was measured, and nothing is wrong."""
+    tensors = {tensor.info.name: _to_json(_Seen()) for tensor in shard.tensors}
+    return json.dumps({"format": NOTES_FORMAT, "tensors": tensors}, separators=(",", ":")).encode()
+
+
 class TensorWatch:
     """Looks at one tensor; what it finds goes into `seen`."""
 

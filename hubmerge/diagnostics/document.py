@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,40 @@ from hubmerge.diagnostics.statistics import (
 )
 
 DIAGNOSTICS_FILE = "diagnostics.json"
+NO_NOTES: Mapping[str, bytes] = MappingProxyType({})
 DIGITS = 6
 """Significant ones; a sample does not give more, and machines differ beyond them."""
 
 
-def render_diagnostics(diagnostics: Diagnostics, *, sentences: Iterable[str]) -> str:
-    """Returns the content of diagnostics.json, one line a cell."""
+def render_diagnostics(
+    diagnostics: Diagnostics, *, sentences: Iterable[str], notes: Mapping[str, bytes] = NO_NOTES
+) -> str:
+    """Returns the content of diagnostics.json, one line a cell and one a file of weights.
+
+    Args:
+        diagnostics: What was found.
+        sentences: What it means.
+        notes: On each file of weights by its SHA-256, for a later merge that keeps the file.
+    """
     models = diagnostics.models
     cells = [json.dumps(_cell(cell, models), ensure_ascii=False) for cell in diagnostics.cells]
     head = json.dumps(_head(diagnostics, sentences), indent=2, ensure_ascii=False)
-    return head.removesuffix("\n}") + ',\n  "cells": [\n    ' + ",\n    ".join(cells) + "\n  ]\n}\n"
+    shards = [f'"{sha256}": {notes[sha256].decode()}' for sha256 in sorted(notes)]
+    listed = f',\n  "cells": [{_lines(cells)}]' + (f',\n  "files": {{{_lines(shards)}}}' if shards else "")
+    return head.removesuffix("\n}") + listed + "\n}\n"
+
+
+def parse_notes(content: bytes) -> dict[str, bytes]:
+    """Returns the notes in a diagnostics.json, which anybody may have written; none where it has none."""
+    try:
+        files = json.loads(content).get("files", {})
+        return {sha256: json.dumps(notes).encode() for sha256, notes in files.items()}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _lines(items: Iterable[str]) -> str:
+    return "\n    " + ",\n    ".join(items) + "\n  "
 
 
 def _head(diagnostics: Diagnostics, sentences: Iterable[str]) -> Mapping[str, Any]:

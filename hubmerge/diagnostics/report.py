@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hubmerge.card.facts import DiagnosticsFacts
 from hubmerge.diagnostics.diagnostics import Diagnostics
-from hubmerge.diagnostics.document import DIAGNOSTICS_FILE, render_diagnostics
+from hubmerge.diagnostics.document import DIAGNOSTICS_FILE, NO_NOTES, render_diagnostics
 from hubmerge.diagnostics.heat_map import PICTURE_FILE, draw_heat_map
 from hubmerge.diagnostics.meaning import sentences, warnings
 from hubmerge.diagnostics.panels import panels
@@ -33,8 +33,8 @@ class Report:
 NO_REPORT = Report()
 
 
-def report_on(diagnostics: Diagnostics, *, say: Callable[[str], None]) -> Report:
-    """Returns the report; `say` is told why there is no picture."""
+def report_on(diagnostics: Diagnostics, *, say: Callable[[str], None], notes: Mapping[str, bytes] = NO_NOTES) -> Report:
+    """Returns the report; `say` is told why there is no picture, and `notes` is as for `render_diagnostics`."""
     meaning = sentences(diagnostics)
     problems = warnings(diagnostics)
     if not diagnostics.cells and not problems:
@@ -42,7 +42,7 @@ def report_on(diagnostics: Diagnostics, *, say: Callable[[str], None]) -> Report
     picture = draw(diagnostics)
     if picture is None and diagnostics.cells:
         say(NO_MATPLOTLIB)
-    document = render_diagnostics(diagnostics, sentences=meaning).encode()
+    document = render_diagnostics(diagnostics, sentences=meaning, notes=notes).encode()
     files = {DIAGNOSTICS_FILE: document} | ({PICTURE_FILE: picture} if picture else {})
     facts = DiagnosticsFacts(
         sentences=meaning, warnings=problems, has_picture=picture is not None, basis=basis(diagnostics)

@@ -72,7 +72,14 @@ class MergeOptions:
     @property
     def recorded(self) -> LockedOptions:
         """Those that the lock file keeps."""
-        return LockedOptions(shard_bytes=self.shard_bytes, lenient=self.lenient, lineage=self.lineage, seed=self.seed)
+        return LockedOptions(
+            shard_bytes=self.shard_bytes,
+            lenient=self.lenient,
+            lineage=self.lineage,
+            diagnostics=self.diagnostics,
+            allow_nan=self.allow_nan,
+            seed=self.seed,
+        )
 
 
 DEFAULT_OPTIONS = MergeOptions()
@@ -200,7 +207,8 @@ def run_merge(merge: OpenMerge, publisher: Publisher, documents: Documents, prog
             progress.say(f"! {warning}")
         collector = Collector(merge.plan, measures=merge.options.diagnostics, allows_nan=merge.options.allow_nan)
         shards = _make_shards(merge, publisher, staged, progress, collector)
-        report = report_on(collector.diagnostics(), say=progress.say)
+        notes = {shard.sha256: shard.notes for shard in shards}
+        report = report_on(collector.diagnostics(), say=progress.say, notes=notes)
         return publisher.publish(shards, documents.files(shards, previous, report))
     finally:
         publisher.close()

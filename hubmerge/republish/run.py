@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from hubmerge.card.licence import override_licence
 from hubmerge.card.lock import LockFacts
+from hubmerge.diagnostics.document import DIAGNOSTICS_FILE, parse_notes
 from hubmerge.errors import ParentsChangedError, PublishError, SourceError
 from hubmerge.existing.found import FoundMerge, open_merged
 from hubmerge.merge.ancestry import with_licence
@@ -22,6 +23,9 @@ from hubmerge.publish.tags import check_new_tag, create_tag
 from hubmerge.republish.changes import Change, MergeStatus, ParentStatus, change_facts
 from hubmerge.republish.status import known, status_of
 from hubmerge.republish.work import Work, kept_shards, work_of
+
+DIAGNOSTICS_LIMIT_BYTES = 64 << 20
+"""A merge of thirty parents with a thousand tensors stays below it."""
 
 NAMED_IN_TITLE = 3
 """Parents that the title of a commit has room for."""
@@ -127,7 +131,7 @@ def _remade(
     with open_merge(_as_published(recipe, merge), _merge_options(lock, options.merge)) as opened:
         _check_commits(opened, status)
         documents = _documents(opened, merge, lock, status)
-        kept = kept_shards(opened.plan, lock)
+        kept = kept_shards(opened.plan, lock, _notes(merge))
         work = work_of(opened.plan, kept)
         if progress is None:
             check_publishable(documents.licence)
@@ -179,6 +183,8 @@ def _merge_options(lock: LockFacts, options: MergeOptions) -> MergeOptions:
         lenient=recorded.lenient,
         shard_bytes=recorded.shard_bytes,
         lineage=recorded.lineage,
+        diagnostics=recorded.diagnostics and options.diagnostics,
+        allow_nan=recorded.allow_nan or options.allow_nan,
     )
 
 
@@ -188,6 +194,14 @@ def _check_commits(opened: OpenMerge, status: MergeStatus) -> None:
     for checkpoint in opened.checkpoints:
         if (checkpoint.ref.path, checkpoint.sha) not in seen:
             raise SourceError(f"{checkpoint.ref} got another commit just now", hint="Run the same command again.")
+
+
+def _notes(merge: FoundMerge) -> dict[str, bytes]:
+    """Returns what was found in the weights when they were made, by the SHA-256 of their files."""
+    entry = merge.files.entries().get(DIAGNOSTICS_FILE)
+    if entry is None or entry.size_bytes > DIAGNOSTICS_LIMIT_BYTES:
+        return {}
+    return parse_notes(merge.files.read(DIAGNOSTICS_FILE, 0, entry.size_bytes))
 
 
 def _documents(opened: OpenMerge, merge: FoundMerge, lock: LockFacts, status: MergeStatus) -> Documents:

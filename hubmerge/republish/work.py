@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hubmerge.card.lock import LockFacts
+from hubmerge.diagnostics.collect import clean_notes
 from hubmerge.merge.expr import loads
 from hubmerge.merge.fingerprint import shard_contents
 from hubmerge.merge.plan import Plan, ShardPlan
@@ -29,12 +30,21 @@ class Work:
     write_bytes: int
 
 
-def kept_shards(plan: Plan, lock: LockFacts) -> tuple[KeptShard, ...]:
-    """Returns the output files of a plan that an earlier merge has, under whichever name."""
+def kept_shards(plan: Plan, lock: LockFacts, notes: Mapping[str, bytes]) -> tuple[KeptShard, ...]:
+    """Returns the output files of a plan that an earlier merge has, under whichever name.
+
+    Args:
+        plan: The new merge.
+        lock: Of the earlier one.
+        notes: What the run that made a file found in it, by the file's SHA-256; nothing, if there is none.
+    """
     known_outputs = {output.made_from: output for output in lock.outputs if output.made_from}
     contents = shard_contents(plan)
     return tuple(
-        KeptShard(old.path, StagedShard(shard.filename, old.size_bytes, old.sha256))
+        KeptShard(
+            old.path,
+            StagedShard(shard.filename, old.size_bytes, old.sha256, notes.get(old.sha256) or clean_notes(shard)),
+        )
         for shard in plan.shards
         if (old := known_outputs.get(contents[shard.filename])) and old.size_bytes == shard.size_bytes
     )

@@ -45,7 +45,7 @@ LOCK = LockFacts(
     ),
     outputs=(LockedOutput(path="model.safetensors", size_bytes=99, sha256="b" * 64, made_from="c" * 64),),
     recipe_sha256="d" * 64,
-    options=LockedOptions(shard_bytes=4000, lenient=False, lineage=True, seed=7),
+    options=LockedOptions(shard_bytes=4000, lenient=False, lineage=True, diagnostics=True, allow_nan=False, seed=7),
     licence=LockedLicence(license="mit", reasons=("a/b declares mit.",), chosen_because="They let me."),
     changes=ChangeFacts(
         previous_sha=SHA,
@@ -65,6 +65,8 @@ TEXT = """\
     "shard_bytes": 4000,
     "lenient": false,
     "lineage": true,
+    "diagnostics": true,
+    "allow_nan": false,
     "seed": 7
   },
   "licence": {

@@ -17,7 +17,7 @@ from hubmerge.localhub import LocalHub
 from hubmerge.merge.pipeline import MergeOptions, merge_and_push
 from tests.checkpoints import push_folder, write_llama
 
-OPTIONS = MergeOptions(shard_bytes=10_000)
+OPTIONS = MergeOptions(shard_bytes=10_000, diagnostics=False, lineage=False)
 """Four output files of a model of the shape below."""
 
 PARENT_SHARD = "8KB"
@@ -55,7 +55,7 @@ class Published:
     def shards(self, revision: str = "main") -> dict[str, str]:
         """Returns the SHA-256 of each weight file of the merge."""
         files = self.api.list_repo_tree(self.repo, revision=revision)
-        return {file.path: file.lfs.sha256 for file in files if getattr(file, "lfs", None)}
+        return {file.path: file.lfs.sha256 for file in files if file.path.endswith(".safetensors")}
 
     def head(self) -> str:
         return str(self.api.model_info(self.repo).sha)

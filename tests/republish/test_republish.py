@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_files_that_are_kept_are_not_read_of_the_parents(merge: Published) -> No
     assert 0 < planned["read_bytes"] < recorder.plan.read_bytes
 
 
+def test_what_was_found_in_kept_files_stays_in_the_diagnostics(hub: LocalHub, tmp_path: Path) -> None:
+    merge = publish_merge(hub, tmp_path, options=replace(OPTIONS, diagnostics=True))
+    before = json.loads(merge.text("diagnostics.json"))
+    merge.change_weights(0)
+    assert merge.run("republish").exit_code == 0
+    after = json.loads(merge.text("diagnostics.json"))
+    assert after["measured_tensors"] == before["measured_tensors"] == before["merged_tensors"]
+    assert set(after["files"]) == set(merge.shards().values())
+    assert 0 < len(before["files"].keys() & after["files"].keys()) < len(after["files"])
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(merge: Published) -> None:
     merge.change_weights(0)
     head = merge.head()
@@ -130,7 +142,7 @@ def test_another_licence_stops_it_until_somebody_decides(merge: Published) -> No
 
 
 def test_a_choice_stands_as_long_as_nothing_behind_it_changes(hub: LocalHub, tmp_path: Path) -> None:
-    merge = publish_merge(hub, tmp_path)
+    merge = publish_merge(hub, tmp_path, options=replace(OPTIONS, lineage=True))
     merge.write("README.md", card("cc-by-nc-nd-4.0"), repo=merge.parents[0])
     assert merge.run("republish", "--license", "mit", "--license-reason", "They let me.").exit_code == 0
     merge.change_weights(0)
@@ -175,7 +187,7 @@ def test_seed_and_file_size_are_those_of_the_first_time(hub: LocalHub, tmp_path:
         settings = "parameters: {weight: 1.0, density: 0.5}"
         return f"merge_method: dare_ties\nbase_model: {first}\nmodels:\n  - model: {second}\n    {settings}\n"
 
-    options = OPTIONS.__class__(shard_bytes=8_000, seed=7)
+    options = replace(OPTIONS, shard_bytes=8_000, seed=7)
     merge = publish_merge(hub, tmp_path, dare, options=options)
     merge.change_weights(1)
     assert merge.run("republish").exit_code == 0

@@ -38,7 +38,7 @@ def lock(plan: Plan) -> LockFacts:
 
 
 def test_a_file_is_found_under_another_name(plan: Plan) -> None:
-    kept = kept_shards(plan, lock(plan))
+    kept = kept_shards(plan, lock(plan), {})
     assert [each.source for each in kept] == [f"old-{shard.filename}" for shard in plan.shards]
     work = work_of(plan, kept)
     assert (work.made, work.read_bytes, work.write_bytes) == ((), 0, 0)
@@ -48,12 +48,12 @@ def test_files_of_another_size_or_of_unknown_content_are_made_again(plan: Plan) 
     known = lock(plan)
     first, second, *others = known.outputs
     doubtful = (replace(first, size_bytes=first.size_bytes + 1), replace(second, made_from=None), *others)
-    work = work_of(plan, kept_shards(plan, replace(known, outputs=doubtful)))
+    work = work_of(plan, kept_shards(plan, replace(known, outputs=doubtful), {}))
     assert work.made == tuple(shard.filename for shard in plan.shards[:2])
     assert work.write_bytes == sum(shard.size_bytes for shard in plan.shards[:2])
     assert 0 < work.read_bytes < plan.read_bytes
 
 
 def test_without_a_record_everything_is_made(plan: Plan) -> None:
-    work = work_of(plan, kept_shards(plan, replace(lock(plan), outputs=())))
+    work = work_of(plan, kept_shards(plan, replace(lock(plan), outputs=()), {}))
     assert (work.kept, work.read_bytes, work.write_bytes) == ((), plan.read_bytes, plan.write_bytes)
