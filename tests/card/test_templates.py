@@ -10,6 +10,7 @@ import pytest
 
 from hubmerge.card.facts import (
     AncestryFacts,
+    ChangeFacts,
     DiagnosticsFacts,
     FileFacts,
     LicenceDecision,
@@ -27,6 +28,7 @@ LISTED = re.findall(r"^\| `([a-z_.0-9]+)` \|", DOCS, re.M)
 FILTER_EXAMPLES = re.findall(r"^\* `(\w[\w.\[\]]*\|\w+(?:\(.*?\))?)`: ", DOCS, re.M)
 TERMS = LicenceTerms(title="mit", link=None, models=(("a/b", None),))
 DIAGNOSTICS = DiagnosticsFacts(sentences=("a is b.",), has_picture=True, basis="A sample.")
+CHANGES = ChangeFacts(previous_sha="0" * 40, is_recipe_changed=False, parents=())
 ANCESTRY = AncestryFacts(chart="flowchart TD", summary="3 ancestors", warnings=("a/b is gone.",))
 
 
@@ -37,6 +39,7 @@ ANCESTRY = AncestryFacts(chart="flowchart TD", summary="3 ancestors", warnings=(
         ("parent", ParentFacts),
         ("merge.licence", LicenceDecision),
         ("merge.ancestry", AncestryFacts),
+        ("merge.changes", ChangeFacts),
         ("merge.diagnostics", DiagnosticsFacts),
         ("file", FileFacts),
     ],
@@ -59,10 +62,9 @@ def test_a_template_that_uses_every_variable_renders(tmp_path: Path) -> None:
     loops = "{% for parent in merge.parents %}{% for file in merge.files %}\n"
     parts = "".join(f"{{{{ sections.{name} }}}}\n" for name in SECTIONS)
     (tmp_path / "mine.jinja").write_text(f"{names}{loops}{uses}\n{{% endfor %}}{{% endfor %}}\n{parts}")
-    card = render_card(
-        replace(MONARCH, ancestry=ANCESTRY, diagnostics=DIAGNOSTICS, licence=replace(MONARCH.licence, terms=(TERMS,))),
-        template=tmp_path / "mine.jinja",
-    )
+    licence = replace(MONARCH.licence, terms=(TERMS,))
+    facts = replace(MONARCH, ancestry=ANCESTRY, changes=CHANGES, diagnostics=DIAGNOSTICS, licence=licence)
+    card = render_card(facts, template=tmp_path / "mine.jinja")
     assert "weight 0.36, density 0.65" in card
     assert "<https://a.b>" in card
 
