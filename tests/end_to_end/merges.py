@@ -71,9 +71,9 @@ def new_repo(owner: str = "local") -> str:
 
 
 def shard_hashes(api: HfApi, repo: str, revision: str = "main") -> dict[str, str]:
-    """Returns the SHA-256 of every large file at the root."""
+    """Returns the SHA-256 of every file of weights at the root."""
     files = api.list_repo_tree(repo, revision=revision)
-    return {file.path: file.lfs.sha256 for file in files if getattr(file, "lfs", None)}
+    return {file.path: file.lfs.sha256 for file in files if file.path.endswith(".safetensors")}
 
 
 def staged_shards(api: HfApi, repo: str) -> list[str]:
