@@ -64,6 +64,7 @@ HUB_MODULES = (
     "lineage.fetch",
     "verify.history",
     "cli.merge",
+    "trainer.dataset_source",
 )
 """Where huggingface_hub may be imported: the files that talk to the Hub."""
 

@@ -100,10 +100,10 @@ class DatasetSource:
         revision: Branch, tag or commit of a Hub data set; None is its default branch.
         config: The data set's configuration (subset); None where it has only one.
         split: None is `train` or `train_prefs`, whichever there is.
-        weight: How often it is drawn from, next to the other data sets.
+        weight: How often each of its pairs is used in an epoch: 0.5 is a half of them, 2 is all of them twice.
         columns: Our names (`prompt`, `chosen`, `rejected`, `system`) -> the data set's; empty for those of the preset,
             or for equal names.
-        preset: A name in `PRESETS`; None picks it by the data set's id.
+        preset: The known data set whose columns it has, a name in `PRESETS`; None goes by its own id.
     """
 
     path: str
@@ -255,7 +255,7 @@ class Evaluation:
         tasks: Of lm-evaluation-harness, run on the model before and after.
     """
 
-    holdout: float = ruled(0.02, FRACTION)
+    holdout: float = ruled(0.05, FRACTION)
     max_pairs: int = ruled(500, COUNT)
     steps: int | None = ruled(None, COUNT)
     tasks: tuple[str, ...] = ()
@@ -270,7 +270,7 @@ class DpoSettings:
 
     Attributes:
         model: A checkpoint without adapter, or the recipe of a merge.
-        datasets: At least one; several are interleaved by weight.
+        datasets: At least one; several are interleaved evenly.
     """
 
     model: ModelRef | Recipe

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -20,7 +20,6 @@ from hubmerge.merge.recipe.yaml_tree import MAX_CHARACTERS, Item, documents
 from hubmerge.trainer.settings import DatasetSource, DpoSettings
 from hubmerge.weights.reference import ModelRef, is_revision, parse_reference
 
-Group = TypeVar("Group")
 Read = Callable[[Item], Any]
 
 _RECIPE_SUFFIXES = (".yml", ".yaml")
@@ -47,9 +46,9 @@ def load_settings(source: str | Path) -> DpoSettings:
         )
     item = mapping(found[0])["dpo"]
     remarks = Remarks(lenient=False)
-    group = _group(DpoSettings, item, {"model": lambda each: _model(each, remarks), "datasets": _datasets})
-    assert isinstance(group, DpoSettings)
-    return group
+    readers: dict[str, Read] = {"model": lambda each: _model(each, remarks), "datasets": _datasets}
+    settings: DpoSettings = _group(DpoSettings, item, readers)
+    return settings
 
 
 def parse_model(written: str) -> ModelRef | Recipe:
@@ -95,7 +94,7 @@ def gpu_bytes(written: str) -> int:
 
 def _model(item: Item, remarks: Remarks) -> ModelRef | Recipe:
     if isinstance(item.value, Mapping) and "merge_method" in item.value:
-        own_text = yaml.serialize(item.origin)  # type: ignore[arg-type]  # the items of a text come from its nodes
+        own_text = yaml.serialize(item.origin)
         return RecipeReader([item], text=own_text, remarks=remarks).documents.top(item)
     try:
         return parse_model(text(item))
@@ -109,14 +108,15 @@ def _datasets(item: Item) -> tuple[DatasetSource, ...]:
 
 def _dataset(item: Item) -> DatasetSource:
     if isinstance(item.value, Mapping):
-        return _group(DatasetSource, item, {})
+        source: DatasetSource = _group(DatasetSource, item, {})
+        return source
     try:
         return parse_dataset(text(item))
     except TrainError as error:
         raise fault(item, str(error)) from None
 
 
-def _group(kind: type[Group], item: Item, readers: Mapping[str, Read]) -> Group:
+def _group(kind: Any, item: Item, readers: Mapping[str, Read]) -> Any:
     """Returns the dataclass whose fields a mapping gives; a field that is a dataclass itself is a mapping in it."""
     known = {_key(each): each for each in fields(kind)}
     found = mapping(item)
