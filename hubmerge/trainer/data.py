@@ -278,7 +278,9 @@ def _contradictions(rows: Dataset) -> int:
 
 
 def _check_same_form(opened: Sequence[OpenedDataset], parts: Sequence[Dataset]) -> None:
-    plain = [each for each, rows in zip(opened, parts, strict=True) if rows.features["prompt"].dtype == "string"]
+    from datasets import Value
+
+    plain = [each for each, rows in zip(opened, parts, strict=True) if rows.features["prompt"] == Value("string")]
     if plain and len(plain) < len(parts):
         raise DataError(
             f"{plain[0].source.path} is plain text and others are conversations, which cannot be trained on together",

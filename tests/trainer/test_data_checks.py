@@ -40,14 +40,12 @@ def test_template_that_renders_the_prompt_otherwise_is_seen() -> None:
     assert (counted.prompt, counted.is_prefix) == (len("2+2?_"), False)
 
 
-def test_data_agree_with_what_trl_makes_of_them() -> None:
-    from trl.trainer.utils import common_prefix_length
-
+def test_counts_are_those_of_the_template_applied_to_messages() -> None:
     tokenizer = character_tokenizer()
     prompt = tokenizer.apply_chat_template(TALK["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
     chosen = tokenizer.apply_chat_template(TALK["prompt"] + TALK["chosen"], return_dict=True)["input_ids"]
     counted = tokenised(TALK, tokenizer)
-    assert counted.prompt == common_prefix_length(prompt, chosen)
+    assert counted.prompt == len(prompt)
     assert counted.prompt + counted.chosen == len(chosen)
 
 
