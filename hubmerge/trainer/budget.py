@@ -18,21 +18,19 @@ GIB = 2**30
 BYTES_PER_WEIGHT = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "none": 2.0}
 """NF4 has a byte of scale for 64 weights and, in turn, an fp32 for 256 of those."""
 
-INNER_STATES = 6.0
-HIDDEN_STATES = 4.0
-ATTENTION_STATES = 1.0
-"""bf16 values alive for each token while one layer's backward runs: per unit of inner, hidden and attention width."""
+BF16_STATES = (7.0, 19.0)
+NF4_STATES = (6.0, 11.0)
+NF4_PRODUCT_STATES = (5.2, 10.6)
+"""bf16 values alive for each token while one layer's backward runs, in units of (inner width, hidden width): in bf16,
+where peft makes fp32 copies of the adapter's inputs; in NF4; in NF4 while a weight is dequantised for a product."""
 
-MASK_BYTES = 12
-"""Attention mask and its float copies, for each pair and each square of the length."""
+MASK_BYTES = 6
+"""The attention mask and its bf16 form, for each pair and each square of the length."""
 
 HEAD_TILE_BYTES = 2 * 4096 * 32768
 """TRL's fused head computes logits in tiles of so many tokens and words, in bf16, whatever the vocabulary."""
 
 HEAD_TILE_TOKENS = 4096
-DEQUANTISED_FROM_TOKENS = 1536
-"""bitsandbytes writes a weight out in bf16 for products with more rows than this."""
-
 CONTEXT_BYTES = GIB // 2
 """CUDA context with its libraries, and the workspace of cuBLAS."""
 
@@ -164,9 +162,15 @@ def choose(calculator: Calculator, training: Training, memory: Memory, *, longes
 
 def _layer_bytes(shape: ModelShape, tokens: int, quant: str) -> int:
     """Returns what one layer keeps while its backward pass runs."""
-    widths = INNER_STATES * shape.inner + HIDDEN_STATES * shape.hidden + ATTENTION_STATES * shape.attention
-    dequantised = 2 * shape.largest_linear if quant == "nf4" and tokens > DEQUANTISED_FROM_TOKENS else 0
-    return round(2 * tokens * widths) + dequantised
+    if quant == "none":
+        return _states(shape, tokens, BF16_STATES)
+    product = _states(shape, tokens, NF4_PRODUCT_STATES) + 2 * shape.largest_linear
+    return max(_states(shape, tokens, NF4_STATES), product)
+
+
+def _states(shape: ModelShape, tokens: int, widths: tuple[float, float]) -> int:
+    inner, hidden = widths
+    return round(2 * tokens * (inner * shape.inner + hidden * shape.hidden))
 
 
 def _head_bytes(shape: ModelShape, tokens: int) -> int:

@@ -24,7 +24,6 @@ class ModelShape:
         linears: Name of a linear layer's module -> (outputs, inputs), of all layers of the stack.
         other_parameters: Embeddings, head, norms and biases: what is never quantised.
         inner: Widest intermediate state of a layer; the MLP's.
-        attention: Outputs of query, key and value together, in one layer.
         context: Longest sequence that config.json allows; None where it does not say.
     """
 
@@ -33,7 +32,6 @@ class ModelShape:
     layers: int
     hidden: int
     inner: int
-    attention: int
     context: int | None
 
     @property
@@ -88,31 +86,11 @@ def shape_from(shapes: Shapes, config: Mapping[str, Any]) -> ModelShape:
     if any(".experts." in name for name in shapes):
         raise BudgetError("the model is a mixture of experts, which preference tuning does not support yet")
     hidden = embedding[1]
-    first = {name: size for name, size in matrices.items() if layer_index(f"{name}.weight", stack) == 0}
-    inner = max(max(size) for size in first.values())
     return ModelShape(
         linears=matrices,
         other_parameters=sum(map(prod, shapes.values())) - sum(map(prod, matrices.values())),
         layers=stack.count,
         hidden=hidden,
-        inner=inner,
-        attention=sum(outputs for name, (outputs, _) in first.items() if _is_attention_input(name)),
+        inner=max(max(size) for size in matrices.values()),
         context=next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None),
-    )
-
-
-def _is_attention_input(module: str) -> bool:
-    """Returns whether a linear layer makes queries, keys or values, by the words for these in transformers' models."""
-    leaf = module.rpartition(".")[2].lower()
-    return leaf in (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "qkv_proj",
-        "query_key_value",
-        "c_attn",
-        "wqkv",
-        "query",
-        "key",
-        "value",
     )
