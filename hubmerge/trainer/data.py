@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,22 +165,6 @@ def held_out_keys(prompt_keys: Iterable[str], *, share: float, most: int) -> set
         held.add(key)
         wanted -= counts[key]
     return held
-
-
-def longest_first(tokens: Sequence[int], *, first: int, seed: int) -> list[int]:
-    """Returns row numbers in random order, except that the `first` longest rows come first.
-
-    A batch that does not fit the memory then fails in the first minute, not after hours.
-
-    Args:
-        tokens: The longer sequence of each pair.
-        first: Pairs in one batch.
-        seed: Of the order of the others.
-    """
-    by_length = sorted(range(len(tokens)), key=lambda row: (-tokens[row], row))
-    rest = by_length[first:]
-    random.Random(seed).shuffle(rest)
-    return by_length[:first] + rest
 
 
 def _normalised(opened: OpenedDataset, *, chat: bool, token: str | bool | None) -> Dataset:

@@ -99,7 +99,7 @@ def report(pairs: Sequence[TokenisedPair], *, max_length: int, eos_token: str) -
         )
     ordered = sorted(pair.tokens for pair in pairs)
     cut = sum(pair.tokens > max_length for pair in kept) / len(pairs)
-    dropped = 1 - len(kept) / len(pairs)
+    dropped = (len(pairs) - len(kept)) / len(pairs)
     return DataReport(
         pairs=len(pairs),
         tokens={share: ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in QUANTILES},

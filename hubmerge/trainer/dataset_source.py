@@ -121,13 +121,14 @@ def _open_repo(source: DatasetSource, *, token: str | bool | None) -> OpenedData
 def _splits(source: DatasetSource, sha: str, *, token: str | bool | None) -> tuple[str, Mapping[str, list[str]]]:
     """Returns the reader of a repo's files, and those files by split."""
     from datasets import load_dataset_builder
+    from datasets.exceptions import DatasetNotFoundError
 
     try:
         builder = load_dataset_builder(source.path, source.config, revision=sha, token=token)
+    except DatasetNotFoundError:  # it is there, as the Hub has told its commit
+        raise _gated(source) from None
     except ValueError as error:
-        raise DataError(
-            f"{source.path}: {_first_line(error)}", hint="Name one with `config:` (or --dataset-config)."
-        ) from None
+        raise _no_config(source, sha, error, token=token) from None
     except Exception as error:  # `datasets` has no common ancestor of what it raises for a repo
         raise DataError(
             f"{source.path} cannot be read as a data set: {_first_line(error)}",
@@ -135,6 +136,19 @@ def _splits(source: DatasetSource, sha: str, *, token: str | bool | None) -> tup
         ) from error
     files = builder.config.data_files or {}
     return type(builder).__module__.split(".")[-1], {str(split): list(names) for split, names in files.items()}
+
+
+def _no_config(source: DatasetSource, sha: str, error: ValueError, *, token: str | bool | None) -> DataError:
+    from datasets import get_dataset_config_names
+
+    configs = get_dataset_config_names(source.path, revision=sha, token=token)
+    if source.config is None and len(configs) > 1:
+        message = f"{source.path} has several configurations: {', '.join(configs)}"
+    elif source.config is not None and source.config not in configs:
+        message = f"{source.path} has no configuration {source.config}; it has {', '.join(configs)}"
+    else:
+        message = f"{source.path}: {_first_line(error)}"
+    return DataError(message, hint="Name one with `config:`.")
 
 
 def _split(source: DatasetSource, splits: Mapping[str, list[str]]) -> str:
@@ -167,7 +181,7 @@ def _refusal(error: Exception, source: DatasetSource, *, token: str | bool | Non
     page = f"{constants.ENDPOINT}/datasets/{source.path}"
     match error:
         case GatedRepoError():
-            return DataError(f"the data set {source.path} is gated", hint=f"Accept its terms at {page}.")
+            return _gated(source)
         case RepositoryNotFoundError():
             return DataError(
                 f"there is no data set {source.path} on the Hub, or it is private and the token may not read it",
@@ -179,6 +193,11 @@ def _refusal(error: Exception, source: DatasetSource, *, token: str | bool | Non
                 hint=f"Its revisions: {page}/tree/main",
             )
     return explain(error, source.path, source.revision, token=token)
+
+
+def _gated(source: DatasetSource) -> DataError:
+    page = f"{constants.ENDPOINT}/datasets/{source.path}"
+    return DataError(f"the data set {source.path} is gated", hint=f"Accept its terms at {page}.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 
 from hubmerge.errors import DataError
 from hubmerge.localhub import LocalHub
-from hubmerge.trainer.data import find_columns, held_out_keys, load_preferences, longest_first, sample
+from hubmerge.trainer.data import find_columns, held_out_keys, load_preferences, sample
 from hubmerge.trainer.dataset_source import all_rows, first_rows, open_dataset
 from hubmerge.trainer.settings import DatasetSource, Evaluation
 
@@ -208,9 +208,22 @@ def test_unknown_preset_brings_its_likely_name(tmp_path: Path) -> None:
     assert str(error.value) == "no preset is called Intel/orca-dpo-pairs; did you mean Intel/orca_dpo_pairs?"
 
 
-def test_longest_pairs_come_first_and_the_others_in_seeded_order() -> None:
-    tokens = [3, 9, 5, 9, 1, 7]
-    order = longest_first(tokens, first=2, seed=1)
-    assert order[:2] == [1, 3]
-    assert sorted(order) == list(range(6))
-    assert order == longest_first(tokens, first=2, seed=1) != longest_first(tokens, first=2, seed=2)
+def test_gated_data_set_names_the_page_of_its_terms(hub: LocalHub) -> None:
+    push_dataset(hub, "local/gated", {"train.jsonl": jsonl(rows(2))})
+    HfApi(token=hub.token).update_repo_settings("local/gated", repo_type="dataset", gated="manual")
+    with pytest.raises(DataError) as error:
+        sample(open_dataset(DatasetSource("local/gated"), token=False), chat=True, token=False)
+    assert str(error.value) == "the data set local/gated is gated"
+    assert error.value.hint == f"Accept its terms at {hub.endpoint}/datasets/local/gated."
+
+
+def test_data_set_with_several_configurations_asks_for_one(hub: LocalHub) -> None:
+    card = b"---\nconfigs:\n- {config_name: a, data_files: a.jsonl}\n- {config_name: b, data_files: b.jsonl}\n---\n"
+    files = {"README.md": card, "a.jsonl": jsonl(rows(2)), "b.jsonl": jsonl(rows(3))}
+    push_dataset(hub, "local/configs", files)
+    with pytest.raises(DataError) as error:
+        open_dataset(DatasetSource("local/configs"), token=hub.token)
+    assert str(error.value) == "local/configs has several configurations: a, b"
+    assert error.value.hint == "Name one with `config:`."
+    opened = open_dataset(DatasetSource("local/configs", config="b"), token=hub.token)
+    assert len(all_rows(opened, token=hub.token)) == 3
