@@ -143,6 +143,7 @@ def choose(calculator: Calculator, training: Training, memory: Memory, *, longes
         BudgetError: It does not fit; the hint names the nearest settings that do.
     """
     available = gpu_bytes - DRIVER_BYTES
+    _check_context(training.max_length, calculator.shape.context)
     wanted = training.max_length or _wanted_length(longest_pair, calculator.shape.context)
     batch = training.batch_size or 1
     quants = ("none", "nf4") if memory.quant == "auto" else (memory.quant,)
@@ -158,6 +159,14 @@ def choose(calculator: Calculator, training: Training, memory: Memory, *, longes
     budget = calculator.budget(quant, length, batch)
     accumulation = training.grad_accumulation or max(1, -(-PAIRS_PER_STEP // batch))
     return Choice(budget, accumulation, available, tuple(_reasons(calculator, budget, memory, wanted, available)))
+
+
+def _check_context(max_length: int | None, context: int | None) -> None:
+    if max_length is not None and context is not None and max_length > context:
+        raise BudgetError(
+            f"max_length is {max_length:,}, and the model reads at most {context:,} tokens",
+            hint=f"The longest that it takes: `max_length: {context}`.",
+        )
 
 
 def _layer_bytes(shape: ModelShape, tokens: int, quant: str) -> int:

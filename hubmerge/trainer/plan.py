@@ -23,13 +23,15 @@ class DpoPlan:
     """Everything that is known before a weight or a whole data set is downloaded.
 
     Attributes:
-        settings: With the commits of the data sets, and what was left open decided.
+        asked: The settings as they were given.
+        settings: The same with the commits of the data sets, and what was left open decided.
         samples: By data set.
-        report: On the pairs of all samples at the length that was chosen.
+        report: On the pairs of all samples, or on all pairs, at the length that was chosen.
         table: The budget at other lengths, with the chosen quantisation and batch size.
         seconds_per_pair: An estimate; None for a GPU of unknown speed.
     """
 
+    asked: DpoSettings
     settings: DpoSettings
     subject: Subject
     samples: tuple[Sample, ...]
@@ -66,15 +68,31 @@ def make_plan(settings: DpoSettings, *, token: str | bool | None = None) -> DpoP
     subject = open_subject(settings.model, token=token)
     chat = bool(subject.tokenizer.chat_template)
     samples = tuple(sample(each, chat=chat, token=token) for each in opened)
-    pairs = _tokenised(samples, subject.tokenizer)
-    gpu = find_gpu(settings.memory.vram_bytes)
-    calculator = Calculator(subject.shape, settings.lora, settings.training.optimizer)
+    return _planned(settings, subject, samples, _tokenised(samples, subject.tokenizer))
+
+
+def with_all_pairs(plan: DpoPlan, pairs: Sequence[TokenisedPair]) -> DpoPlan:
+    """Returns the plan made anew from all pairs in place of the samples: the longest may be among the others.
+
+    Raises:
+        DataError: No pair is short enough.
+        BudgetError: The training does not fit the memory.
+    """
+    return _planned(plan.asked, plan.subject, plan.samples, pairs)
+
+
+def _planned(
+    asked: DpoSettings, subject: Subject, samples: tuple[Sample, ...], pairs: Sequence[TokenisedPair]
+) -> DpoPlan:
+    gpu = find_gpu(asked.memory.vram_bytes)
+    calculator = Calculator(subject.shape, asked.lora, asked.training.optimizer)
     longest = max(pair.tokens for pair in pairs)
-    choice = choose(calculator, settings.training, settings.memory, longest_pair=longest, gpu_bytes=gpu.total_bytes)
+    choice = choose(calculator, asked.training, asked.memory, longest_pair=longest, gpu_bytes=gpu.total_bytes)
     budget = choice.budget
     lengths = sorted({*SHOWN_LENGTHS, budget.max_length})
     return DpoPlan(
-        settings=_decided(settings, opened, choice),
+        asked=asked,
+        settings=_decided(asked, [each.opened for each in samples], choice),
         subject=subject,
         samples=samples,
         report=report(pairs, max_length=budget.max_length, eos_token=subject.tokenizer.eos_token),

@@ -46,7 +46,7 @@ keeps a row and a column of each matrix, which is next to nothing."""
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 QUANTISATIONS = ("auto", "none", "nf4")
-PRECISIONS = ("bf16", "fp16", "fp32")
+PRECISIONS = ("bf16", "fp16")
 ROUNDINGS = ("nearest", "stochastic")
 FOLD_BASES = ("original", "nf4")
 PUBLISHED = ("model", "adapter", "both")

@@ -95,6 +95,12 @@ def test_length_is_no_longer_than_the_model_can_read() -> None:
     assert chosen(gb=141, longest=100_000).budget.max_length == 32768
 
 
+def test_length_beyond_what_the_model_can_read_is_refused() -> None:
+    with pytest.raises(BudgetError) as error:
+        chosen(training=Training(max_length=40_000))
+    assert str(error.value) == "max_length is 40,000, and the model reads at most 32,768 tokens"
+
+
 def test_batch_grows_while_it_fits_and_accumulation_makes_up_the_step() -> None:
     assert chosen(gb=80, longest=500).budget.batch_size == 8
     fixed = chosen(training=Training(batch_size=2))

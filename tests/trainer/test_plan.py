@@ -7,7 +7,8 @@ import pytest
 
 from hubmerge.errors import BudgetError, DataError
 from hubmerge.merge.recipe import load_recipe
-from hubmerge.trainer.plan import as_data, describe, make_plan, notes
+from hubmerge.trainer.data_checks import TokenisedPair
+from hubmerge.trainer.plan import as_data, describe, make_plan, notes, with_all_pairs
 from hubmerge.trainer.settings import DatasetSource, DpoSettings, LoraShape, Memory, Training
 from hubmerge.weights.reference import ModelRef
 from tests.checkpoints import write_llama
@@ -99,3 +100,12 @@ def test_settings_without_effect_are_noted(settings: DpoSettings) -> None:
     found = notes(make_plan(with_dropout))
     assert "TRL switches dropout off in DPO, so lora.dropout has no effect" in found
     assert any("are dropped" in sentence or "lose the end" in sentence for sentence in found)
+
+
+def test_longest_pair_of_all_decides_the_length_in_the_end(settings: DpoSettings) -> None:
+    plan = make_plan(DpoSettings(settings.model, settings.datasets, training=Training(batch_size=1)))
+    longer = TokenisedPair(prompt=20, chosen=100, rejected=5, is_prefix=True, ends=True)
+    again = with_all_pairs(plan, [longer, TokenisedPair(10, 5, 5, is_prefix=True, ends=True)])
+    assert (plan.report.pairs, again.report.pairs) == (30, 2)
+    assert again.report.tokens[1.0] == 120
+    assert again.settings.training.batch_size == 1
