@@ -99,7 +99,7 @@ def _loaded(files: dict[str, bytes], label: str) -> Any:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         try:
-            return AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             reason = str(error).strip().partition("\n")[0].replace(folder, label)
             raise DataError(f"the tokenizer of {label} cannot be loaded: {reason}") from None

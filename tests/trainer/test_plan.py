@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from hubmerge.errors import BudgetError, DataError
+from hubmerge.localhub import LocalHub
 from hubmerge.merge.recipe import load_recipe
 from hubmerge.trainer.data_checks import TokenisedPair
 from hubmerge.trainer.plan import as_data, describe, make_plan, notes, with_all_pairs
 from hubmerge.trainer.settings import DatasetSource, DpoSettings, LoraShape, Memory, Training
 from hubmerge.weights.reference import ModelRef
-from tests.checkpoints import write_llama
+from tests.checkpoints import push_folder, write_llama
 from tests.trainer.tokenizers_made import CHATML, character_tokenizer
 
 
@@ -109,3 +111,31 @@ def test_longest_pair_of_all_decides_the_length_in_the_end(settings: DpoSettings
     assert (plan.report.pairs, again.report.pairs) == (30, 2)
     assert again.report.tokens[1.0] == 120
     assert again.settings.training.batch_size == 1
+
+
+def test_plan_pins_model_and_data_of_the_hub(settings: DpoSettings, hub: LocalHub) -> None:
+    sha = push_folder(hub.token, "local/to-tune", settings.model.folder)
+    api = HfApi(token=hub.token)
+    api.create_repo("local/preferences", repo_type="dataset")
+    api.upload_file(
+        path_or_fileobj=settings.datasets[0].path,
+        path_in_repo="train.jsonl",
+        repo_id="local/preferences",
+        repo_type="dataset",
+    )
+    asked = DpoSettings(ModelRef("local/to-tune"), (DatasetSource("local/preferences"),))
+    plan = make_plan(asked, token=hub.token)
+    assert (plan.subject.label, plan.subject.sha) == (f"local/to-tune@{sha[:7]}", sha)
+    assert plan.settings.datasets[0].revision == api.dataset_info("local/preferences").sha
+    assert plan.settings.datasets[0].split == "train"
+    assert "local/preferences states no licence" in notes(plan)
+
+
+def test_tokenizer_that_needs_code_of_its_repo_is_refused(settings: DpoSettings) -> None:
+    folder = settings.model.folder
+    content = json.loads((folder / "tokenizer_config.json").read_text())
+    content |= {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(content))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=f"the tokenizer of {folder} cannot be loaded: "):
+        make_plan(settings)
