@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from hubmerge.errors import DataError
@@ -102,7 +103,7 @@ def report(pairs: Sequence[TokenisedPair], *, max_length: int, eos_token: str) -
     dropped = (len(pairs) - len(kept)) / len(pairs)
     return DataReport(
         pairs=len(pairs),
-        tokens={share: ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in QUANTILES},
+        tokens={share: ordered[ceil(share * len(ordered)) - 1] for share in QUANTILES},
         dropped=dropped,
         cut=cut,
         chosen_longer=sum(pair.chosen > pair.rejected for pair in pairs) / len(pairs),

@@ -71,7 +71,7 @@ def test_template_that_refuses_a_system_message_is_a_sentence() -> None:
 
 def test_report_says_what_a_length_costs() -> None:
     found = report([pair(10, 5), pair(10, 25), pair(40, 5), pair(10, 6)], max_length=30, eos_token="</s>")
-    assert (found.dropped, found.cut, found.tokens[1.0], found.tokens[0.5]) == (0.25, 0.25, 45, 35)
+    assert (found.dropped, found.cut, found.tokens[1.0], found.tokens[0.5]) == (0.25, 0.25, 45, 16)
     assert found.warnings == (
         "25.0% of the pairs are dropped, as their prompt alone has 30 tokens or more",
         "25.0% of the pairs are longer than 30 tokens and lose the end of an answer",
