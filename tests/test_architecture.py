@@ -32,7 +32,7 @@ LAYERS = (
     ("weights.json_files", "weights.unsupported", "weights.shard_index", "weights.snapshot"),
     ("weights.lora_config", "weights.lora", "weights.checkpoint"),
     ("publish", "card", "tokenizer", "merge.row_map"),
-    ("merge.watch", "merge.expr", "merge.random_numbers", "merge.evaluate", "merge.recipe"),
+    ("merge.watch", "merge.expr", "merge.random_numbers", "merge.dither", "merge.evaluate", "merge.recipe"),
     ("merge.planned", "merge.findings", "merge.naming", "merge.slots", "merge.modular"),
     ("merge.assemble", "merge.adapted", "merge.result_config"),
     ("merge.token_rules", "merge.token_tables", "merge.vocabularies", "merge.chat_template"),

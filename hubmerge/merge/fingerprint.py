@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from hubmerge.merge.expr import AddLora, Expr, Gate, Load, Random, RemapRows, Routing, Same
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Gate, Load, Random, RemapRows, Routing, Same
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
 from hubmerge.version import __version__
@@ -63,6 +63,8 @@ def _described(expr: Expr, digests: dict[int, str]) -> list[Any]:
         return ["same", inputs]
     if isinstance(expr, AddLora):
         return ["add_lora", inputs, expr.scale, expr.is_transposed]
+    if isinstance(expr, Dithered):
+        return ["dithered", inputs, expr.name, expr.seed]
     if isinstance(expr, RemapRows):
         return ["rows", inputs, expr.index.digest, expr.shape]
     settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]

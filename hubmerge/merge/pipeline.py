@@ -20,12 +20,12 @@ from hubmerge.merge.documents import REPLACED_FILES, Documents, write_documents
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import LicenceChoice, check_publishable, decide_licence, unsettled
 from hubmerge.merge.moe.gates import find_gates
-from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, model_refs
+from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, lora_refs, model_refs, plan_parents
 from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
 from hubmerge.merge.stream import Stream, StreamOptions, open_stream
 from hubmerge.publish import FolderPublisher, HubPublisher, HubTarget, Published, Publisher, StagedShard
-from hubmerge.weights.checkpoint import Checkpoint, open_checkpoints, parent_checkpoints
+from hubmerge.weights.checkpoint import Checkpoint, open_adapter, open_checkpoints, parent_checkpoints
 from hubmerge.weights.shards import FinishedShard, ShardFile
 
 SHARDS_ON_DISK = 2
@@ -100,7 +100,9 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
     checkpoints = open_checkpoints(model_refs(loaded), token=options.source_token)
     parents = parent_checkpoints(checkpoints.values())
     try:
-        plan = build_plan(loaded, checkpoints, shard_bytes=options.shard_bytes)
+        adapters = {ref: open_adapter(ref, token=options.source_token) for ref in lora_refs(loaded)}
+        parents = plan_parents(checkpoints, adapters)
+        plan = build_plan(loaded, checkpoints, adapters, shard_bytes=options.shard_bytes)
         yield OpenMerge(plan, tuple(parents.values()), options)
     finally:
         for parent in parents.values():
