@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TypeVar
 
 from hubmerge.errors import CardError
@@ -63,6 +63,23 @@ class LockedOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LockedAdapter:
+    """An adapter that was trained on the merge and added to it before it was rounded.
+
+    Attributes:
+        path: Where its weights lie beside the lock file; None if they are not published.
+        sha256: Of its weights.
+        rounding: `nearest` or `stochastic`.
+        fold_base: `original`, or `nf4` where it was added to what quantisation left of the weights.
+    """
+
+    path: str | None
+    sha256: str
+    rounding: str
+    fold_base: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LockFacts:
     """Everything that a lock file says; equal facts give equal bytes."""
 
@@ -72,6 +89,7 @@ class LockFacts:
     seed: int | None
     parents: tuple[LockedParent, ...]
     outputs: tuple[LockedOutput, ...]
+    adapters: tuple[LockedAdapter, ...] = ()
 
 
 def render_lock(facts: LockFacts) -> str:
@@ -84,6 +102,7 @@ def render_lock(facts: LockFacts) -> str:
         "seed": facts.seed,
         "parents": [_parent_entry(parent) for parent in facts.parents],
         "outputs": [{"path": out.path, "size": out.size_bytes, "sha256": out.sha256} for out in facts.outputs],
+        **({"adapters": [asdict(adapter) for adapter in facts.adapters]} if facts.adapters else {}),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -108,6 +127,7 @@ def parse_lock(text: str) -> LockFacts:
         seed=entry.optional("seed", entry.integer),
         parents=entry.items("parents", _parent),
         outputs=entry.items("outputs", _output),
+        adapters=entry.optional("adapters", lambda key: entry.items(key, _adapter)) or (),
     )
 
 
@@ -134,6 +154,15 @@ def _file(entry: _Entry) -> LockedFile:
         size_bytes=entry.size("size"),
         sha256=entry.optional("sha256", entry.sha256),
         blob_id=entry.optional("blob_id", entry.sha1),
+    )
+
+
+def _adapter(entry: _Entry) -> LockedAdapter:
+    return LockedAdapter(
+        path=entry.optional("path", entry.path),
+        sha256=entry.sha256("sha256"),
+        rounding=entry.text("rounding"),
+        fold_base=entry.text("fold_base"),
     )
 
 

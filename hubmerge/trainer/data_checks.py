@@ -73,14 +73,33 @@ def check_tokenizer(tokenizer: Any, pair: Mapping[str, Any]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """One pair as token ids; the prompt is what both sequences begin with."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+def encode(pair: Mapping[str, Any], tokenizer: Any, *, max_length: int) -> Encoded:
+    """Returns a pair as TRL's DPOTrainer trains on it: each sequence cut at its end to `max_length` tokens.
+
+    Raises:
+        DataError: The chat template refuses these messages.
+    """
+    prompt, chosen, rejected = _token_ids(pair, tokenizer)
+    start = min(_common(prompt, chosen), _common(prompt, rejected))
+    return Encoded(tuple(prompt[:start]), tuple(chosen[start:max_length]), tuple(rejected[start:max_length]))
+
+
 def tokenised(pair: Mapping[str, Any], tokenizer: Any) -> TokenisedPair:
     """Returns the numbers of a pair as TRL's DPOTrainer tokenises it.
 
     Raises:
         DataError: The chat template refuses these messages.
     """
-    render = _conversation if is_conversation(pair) else _plain_text
-    prompt, chosen, rejected = render(pair, tokenizer)
+    prompt, chosen, rejected = _token_ids(pair, tokenizer)
     start = min(_common(prompt, chosen), _common(prompt, rejected))
     ends = all(tokenizer.eos_token_id in answer[-_END_TOKENS:] for answer in (chosen, rejected))
     return TokenisedPair(start, len(chosen) - start, len(rejected) - start, start == len(prompt), ends)
@@ -132,6 +151,12 @@ def _warnings(
         which = "longer" if longer > 0.5 else "shorter"
         share = max(longer, 1 - longer)
         yield f"the chosen answer is the {which} one in {share:.0%} of the pairs, so length may be learned for quality"
+
+
+def _token_ids(pair: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+    """Returns the ids of the prompt alone, with the chosen and with the rejected answer."""
+    render = _conversation if is_conversation(pair) else _plain_text
+    return render(pair, tokenizer)
 
 
 def _conversation(pair: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
