@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +41,23 @@ def check_libraries() -> None:
         )
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the libraries' bars, advice and deprecations off the screen; errors are raised as ever."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
+
+
 def dtype_of(precision: str) -> torch.dtype:
     """Returns the dtype of the arithmetic."""
     import torch
@@ -66,14 +86,15 @@ def load_model(
     device = {"": 0} if torch.cuda.is_available() else None
     config = _quantisation(precision) if quant == "nf4" else None
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            weights.path,
-            revision=weights.revision or "main",
-            dtype=dtype_of(precision),
-            quantization_config=config,
-            device_map=device,
-            token=token,
-        )
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                weights.path,
+                revision=weights.revision or "main",
+                dtype=dtype_of(precision),
+                quantization_config=config,
+                device_map=device,
+                token=token,
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise TrainError(f"the model {weights.path} cannot be loaded: {reason}") from error

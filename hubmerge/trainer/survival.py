@@ -106,7 +106,7 @@ def _factor(load: Load, merge: OpenMerge) -> Any:
 
 
 def _floats(data: Bytes, dtype: str) -> Any:
-    return torch.from_numpy(np.ascontiguousarray(data)).view(getattr(torch, FLOAT_NAMES[dtype])).float()
+    return torch.from_numpy(np.array(data)).view(getattr(torch, FLOAT_NAMES[dtype])).float()
 
 
 def _add(sums: _Sums, before: Any, now: Any, wanted: Any) -> None:

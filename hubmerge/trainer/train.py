@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmerge.errors import TrainError
-from hubmerge.trainer.load import Weights, load_model, release
+from hubmerge.trainer.load import Weights, load_model, quiet, release
 from hubmerge.trainer.progress import DpoProgress
 from hubmerge.trainer.settings import DpoSettings, Training
 from hubmerge.trainer.watch import Watch, callback
@@ -84,6 +84,13 @@ def train(job: Job, progress: DpoProgress) -> Trained:
     done = job.adapter / "training.json"
     if done.is_file():
         return _read(done)
+    with quiet():
+        trained = _finished(job, progress)
+    release()
+    return trained
+
+
+def _finished(job: Job, progress: DpoProgress) -> Trained:
     watch = _watch(job, progress)
     began = time.monotonic()
     try:
@@ -97,8 +104,6 @@ def train(job: Job, progress: DpoProgress) -> Trained:
         seconds = _add_seconds(job.checkpoints, time.monotonic() - began)
     trained = _trained(trainer, job, watch, seconds)
     _save(trainer, job.adapter, trained)
-    del trainer
-    release()
     return trained
 
 
@@ -140,7 +145,7 @@ def _trainer(job: Job) -> DPOTrainer:
     """
     import torch
     from peft import LoraConfig
-    from transformers import set_seed
+    from transformers import PrinterCallback, set_seed
 
     settings = job.settings
     set_seed(settings.training.seed)
@@ -159,6 +164,7 @@ def _trainer(job: Job) -> DPOTrainer:
         processing_class=job.tokenizer,
         peft_config=peft_config,
     )
+    trainer.remove_callback(PrinterCallback)
     assert trainer.model is not None
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:

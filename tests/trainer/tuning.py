@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,11 @@ def write_model(folder: Path, *, seed: int = 0, steps: int = 30) -> Path:
 
 
 def preferences(count: int, *, seed: int = 0) -> Iterator[dict[str, str]]:
-    """Yields puzzles with the right answer preferred to a shuffled one."""
+    """Yields puzzles whose preferred answer is of the first letters and whose rejected one is of the last."""
     generator = random.Random(seed)
-    for example in siblings.draw_examples(("reverse",), seed=seed):
-        wrong = "".join(generator.sample(example.answer, len(example.answer)))
-        if wrong != example.answer:
-            yield {"prompt": example.question, "chosen": example.answer, "rejected": wrong}
-            count -= 1
-        if count == 0:
-            return
+    for example in islice(siblings.draw_examples(("reverse",), seed=seed), count):
+        chosen, rejected = ("".join(generator.choices(letters, k=6)) for letters in ("abcde", "fghij"))
+        yield {"prompt": example.question, "chosen": chosen, "rejected": rejected}
 
 
 def write_preferences(path: Path, count: int = 120) -> Path:
