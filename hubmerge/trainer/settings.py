@@ -139,7 +139,7 @@ class Result:
     private: bool = False
     create_pr: bool = False
     folder: str | None = None
-    publish: str = ruled("model", one_of(PUBLISHED))
+    publish: str = ruled("both", one_of(PUBLISHED))
     round: str = ruled("nearest", one_of(ROUNDINGS))
     fold_base: str = ruled("original", one_of(FOLD_BASES))
 

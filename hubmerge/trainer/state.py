@@ -64,7 +64,7 @@ def run_fingerprint(plan: DpoPlan, merge_fingerprint: str) -> str:
     description = {
         "hubmerge": __version__,
         "model": merge_fingerprint,
-        "datasets": [[asdict(each.source), each.sha] for each in plan.opened],
+        "datasets": [[asdict(source), each.sha] for source, each in zip(settings.datasets, plan.opened, strict=True)],
         **{name: asdict(getattr(settings, name)) for name in ("loss", "training", "lora")},
         "quant": settings.memory.quant,
         "held_out": [settings.evaluation.holdout, settings.evaluation.max_pairs],

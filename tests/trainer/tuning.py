@@ -19,9 +19,11 @@ from hubmerge.trainer.settings import DatasetSource, DpoSettings, Evaluation, Lo
 from hubmerge.weights.reference import ModelRef
 from scripts import siblings
 
+LAYERS = 2
+
 TRAINING = Training(
     learning_rate=3e-3,
-    max_steps=16,
+    max_steps=12,
     batch_size=4,
     grad_accumulation=1,
     max_length=32,
@@ -32,9 +34,12 @@ TRAINING = Training(
 
 
 def write_model(folder: Path, *, seed: int = 0, steps: int = 30) -> Path:
-    """Returns `folder`, filled with a Llama of 0.35 M parameters that has begun to learn the puzzles."""
+    """Returns `folder`, filled with a tiny Llama that has begun to learn the puzzles."""
     tokenizer = siblings.make_tokenizer()
     model = siblings.new_model(tokenizer, seed=seed)
+    model.model.layers = model.model.layers[:LAYERS]
+    model.config.num_hidden_layers = LAYERS
+    model.config.layer_types = None
     with siblings.one_thread():
         schedule = replace(siblings.TUNE_SCHEDULE, steps=steps, learning_rate=3e-3)
         for _ in siblings.train(model, tokenizer, tuple(siblings.TASKS), schedule, seed=seed):
