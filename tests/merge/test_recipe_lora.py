@@ -134,7 +134,9 @@ def test_random_rounding_keeps_what_the_dtype_can_say(dtype: torch.dtype) -> Non
     assert dithered(torch.tensor([float("nan")]), dtype, Block(0, 1, 1), key=KEY).isnan().all()
 
 
-def test_random_rounding_of_a_merge_differs_from_it_by_one_step(models: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_random_rounding_of_a_merge_is_off_by_less_than_a_step(
+    models: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     exact = merged(linear(models, dtype="float32"), tmp_path / "exact")
     merged(linear(models, rounding="stochastic", dtype="bfloat16"), tmp_path / "random")
     for name, tensor in read_tensors(tmp_path / "random").items():
