@@ -106,9 +106,7 @@ def test_rounding_is_one_of_two() -> None:
     )
 
 
-def test_random_rounding_is_the_same_for_any_number_of_threads(
-    models: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_random_rounding_is_the_same_for_any_number_of_threads(models: tuple[Path, Path, Path], tmp_path: Path) -> None:
     recipe = linear(models, rounding="stochastic", dtype="bfloat16")
     merged(recipe, tmp_path / "one", threads=1)
     merged(recipe, tmp_path / "three", threads=3)
@@ -134,9 +132,7 @@ def test_random_rounding_keeps_what_the_dtype_can_say(dtype: torch.dtype) -> Non
     assert dithered(torch.tensor([float("nan")]), dtype, Block(0, 1, 1), key=KEY).isnan().all()
 
 
-def test_random_rounding_of_a_merge_is_off_by_less_than_a_step(
-    models: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_random_rounding_of_a_merge_is_off_by_less_than_a_step(models: tuple[Path, Path, Path], tmp_path: Path) -> None:
     exact = merged(linear(models, dtype="float32"), tmp_path / "exact")
     merged(linear(models, rounding="stochastic", dtype="bfloat16"), tmp_path / "random")
     for name, tensor in read_tensors(tmp_path / "random").items():
