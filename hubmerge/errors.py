@@ -12,6 +12,10 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 ├── CardError              a model card, a template or a lock file cannot be read or is refused
 ├── LicenceError           the parents' licences do not allow the merge; somebody has to decide
 ├── ParentsChangedError    a parent changed in a way that a person has to look at before the merge is made again
+├── TrainError             preference tuning: settings that cannot be used, or a training that failed
+│   ├── DataError          the preference data cannot be used
+│   ├── BudgetError        the training does not fit the memory; says what would
+│   └── ProofError         the published result would not be what was trained
 └── HubServerError         the local Hub could not start
 """
 
@@ -100,6 +104,22 @@ class ParentsChangedError(HubmergeError):
     """A parent's licence or access changed, or it is gone, since the merge was made; a person has to look at it."""
 
     exit_code = 3
+
+
+class TrainError(HubmergeError):
+    """Preference tuning cannot start with these settings, or failed while it ran."""
+
+
+class DataError(TrainError):
+    """The preference data cannot be read, or is no preference data for this model."""
+
+
+class BudgetError(TrainError):
+    """The training does not fit the memory; `hint` names the nearest settings that do."""
+
+
+class ProofError(TrainError):
+    """The artefact does not keep what the training taught it; nothing was published."""
 
 
 class HubServerError(HubmergeError):

@@ -32,7 +32,7 @@ LAYERS = (
     ("weights.json_files", "weights.unsupported", "weights.shard_index", "weights.snapshot"),
     ("weights.lora_config", "weights.lora", "weights.checkpoint"),
     ("publish", "card", "tokenizer", "merge.row_map"),
-    ("merge.watch", "merge.expr", "merge.random_numbers", "merge.evaluate", "merge.recipe"),
+    ("merge.watch", "merge.expr", "merge.random_numbers", "merge.dither", "merge.evaluate", "merge.recipe"),
     ("merge.planned", "merge.findings", "merge.naming", "merge.slots", "merge.modular"),
     ("merge.assemble", "merge.adapted", "merge.result_config"),
     ("merge.token_rules", "merge.token_tables", "merge.vocabularies", "merge.chat_template"),
@@ -46,6 +46,8 @@ LAYERS = (
     ("extract", "verify"),
     ("merge.preview", "existing"),
     ("republish",),
+    ("trainer.settings", "trainer.settings_file"),
+    ("trainer",),
     ("localhub",),
     ("cli", "__main__"),
 )
@@ -64,6 +66,7 @@ HUB_MODULES = (
     "lineage.fetch",
     "verify.history",
     "cli.merge",
+    "trainer.dataset_source",
 )
 """Where huggingface_hub may be imported: the files that talk to the Hub."""
 
@@ -136,10 +139,11 @@ def test_libraries_are_named_only_where_they_belong(module: str) -> None:
     packages = {imported.split(".")[0] for imported in imports(module)}
     if name not in HUB_MODULES:
         assert "huggingface_hub" not in packages, f"{module} must not talk to the Hub"
-    assert not packages & {"trl", "peft", "bitsandbytes"}, f"{module} must not need these"
-    if name not in TRANSFORMERS_MODULES:
-        assert "transformers" not in packages, f"{module} must not need transformers"
-    assert "transformers" not in {each.split(".")[0] for each in imports(module, only_top_level=True)}
+    if not name.startswith("trainer."):
+        assert not packages & {"trl", "peft", "bitsandbytes", "datasets"}, f"{module} must not need these"
+        assert name in TRANSFORMERS_MODULES or "transformers" not in packages, f"{module} must not need transformers"
+    heavy = {each.split(".")[0] for each in imports(module, only_top_level=True)}
+    assert not heavy & {"trl", "peft", "bitsandbytes", "transformers"}, f"{module} must import these inside functions"
     assert not packages & {"httpx", "httpx2", "requests"}, f"{module} must go through huggingface_hub"
 
 

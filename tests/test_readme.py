@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 MAP = README.partition("## Map of the code")[2]
 
 
-@pytest.mark.parametrize("room", ["weights", "merge", "publish"])
+@pytest.mark.parametrize("room", ["weights", "merge", "publish", "trainer"])
 def test_the_map_names_every_module(room: str) -> None:
     modules = [path.name for path in sorted((ROOT / "hubmerge" / room).glob("*.py")) if path.stem != "__init__"]
     assert [name for name in modules if not re.search(rf"\b{name}", MAP)] == []

@@ -185,6 +185,77 @@ class ChangeFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreferenceData:
+    """A data set of preferences.
+
+    Attributes:
+        name: Its Hub id, or the name of a file.
+        sha: The commit; of a file the SHA-256 of its content.
+        licence: As its card has it; None if it declares none.
+    """
+
+    name: str
+    is_local: bool
+    sha: str
+    split: str
+    licence: str | None
+    pairs: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that was measured on the held-out pairs.
+
+    Attributes:
+        id: Its name for programs.
+        title: Its name for people.
+        policy: Of the model as it was trained, as text; empty where it has none.
+        result: Of the model that is published.
+    """
+
+    id: str
+    title: str
+    policy: str
+    result: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningFacts:
+    """What a card says of the preference tuning that followed the merge.
+
+    Attributes:
+        base_models: Hub ids of what was tuned.
+        is_merge: Whether that was made by a recipe.
+        is_adapter: Whether the adapter alone is published.
+        data: The data sets.
+        held_out: Number of pairs kept for measuring.
+        settings: (name, value) of everything that was chosen.
+        work: Steps, time and hardware, as a sentence.
+        curves: Path of the picture of the training; None if there is none.
+        metrics: Measured on the held-out pairs.
+        survival: What is left of the change in the stored weights, as sentences.
+        adapter_sha256: Of the adapter's weights.
+        adapter_path: Where they lie in the repo; None if they are not published.
+        warnings: What was noticed, whole sentences.
+    """
+
+    base_models: tuple[str, ...]
+    is_merge: bool
+    is_adapter: bool = False
+    data: tuple[PreferenceData, ...]
+    held_out: int
+    settings: tuple[tuple[str, str], ...]
+    work: str
+    curves: str | None
+    metrics: tuple[Metric, ...]
+    survival: tuple[str, ...]
+    adapter_sha256: str
+    adapter_path: str | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeFacts:
     """Everything that the card of a merge says.
 
@@ -218,6 +289,7 @@ class MergeFacts:
         notes: Warnings of the plan, whole sentences.
         ancestry: None where nothing is known beyond the parents.
         changes: None where no earlier merge was republished.
+        tuning: None where weights are only merged.
         made_elsewhere: Whether another tool made it, so that the parents' commits are those of today, not those that
             were merged.
         diagnostics: None where nothing has been measured.
@@ -251,4 +323,5 @@ class MergeFacts:
     changes: ChangeFacts | None = None
     made_elsewhere: bool = False
     diagnostics: DiagnosticsFacts | None = None
+    tuning: TuningFacts | None = None
     licence: LicenceDecision

@@ -114,6 +114,23 @@ class LockedLicence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LockedAdapter:
+    """An adapter that was trained on the merge and added to it before it was rounded.
+
+    Attributes:
+        path: Where its weights lie beside the lock file; None if they are not published.
+        sha256: Of its weights.
+        rounding: `nearest` or `stochastic`.
+        fold_base: `original`, or `nf4` where it was added to what quantisation left of the weights.
+    """
+
+    path: str | None
+    sha256: str
+    rounding: str
+    fold_base: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LockFacts:
     """Everything that a lock file says; equal facts give equal bytes. Facts with defaults may not have been recorded.
 
@@ -132,6 +149,7 @@ class LockFacts:
     options: LockedOptions | None = None
     licence: LockedLicence | None = None
     changes: ChangeFacts | None = None
+    adapters: tuple[LockedAdapter, ...] = ()
 
 
 def render_lock(facts: LockFacts) -> str:
@@ -148,6 +166,7 @@ def render_lock(facts: LockFacts) -> str:
         "parents": [_parent_entry(parent) for parent in facts.parents],
         "outputs": [_output_entry(output) for output in facts.outputs],
         "changes": None if facts.changes is None else asdict(facts.changes),
+        **({"adapters": [asdict(adapter) for adapter in facts.adapters]} if facts.adapters else {}),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -176,6 +195,7 @@ def parse_lock(text: str) -> LockFacts:
         options=entry.optional("options", lambda key: _options(entry.entry(key))),
         licence=entry.optional("licence", lambda key: _licence(entry.entry(key))),
         changes=entry.optional("changes", lambda key: _changes(entry.entry(key))),
+        adapters=entry.optional("adapters", lambda key: entry.items(key, _adapter)) or (),
     )
 
 
@@ -228,6 +248,15 @@ def _file(entry: Entry) -> LockedFile:
         size_bytes=entry.size("size"),
         sha256=entry.optional("sha256", entry.sha256),
         blob_id=entry.optional("blob_id", entry.sha1),
+    )
+
+
+def _adapter(entry: Entry) -> LockedAdapter:
+    return LockedAdapter(
+        path=entry.optional("path", entry.path),
+        sha256=entry.sha256("sha256"),
+        rounding=entry.text("rounding"),
+        fold_base=entry.text("fold_base"),
     )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hubmerge.card.facts import LicenceDecision, MergeFacts
+from hubmerge.card.facts import LicenceDecision, MergeFacts, TuningFacts
 from hubmerge.card.front_matter import texts
 from hubmerge.weights.reference import is_hub_id
 
@@ -29,15 +29,20 @@ def card_metadata(facts: MergeFacts) -> dict[str, Any]:
     base_models = _distinct(parent.repo_id for parent in facts.parents if parent.repo_id and is_hub_id(parent.repo_id))
     languages = _distinct(language for parent in facts.parents for language in parent.languages)
     datasets = _distinct(dataset for parent in facts.parents for dataset in parent.datasets)
+    tuning = facts.tuning
+    if tuning is not None:
+        base_models = _distinct(tuning.base_models)
+        datasets = _distinct([*(each.name for each in tuning.data if not each.is_local), *datasets])
     metadata = {
-        "base_model": base_models,
-        "base_model_relation": "merge",
-        "library_name": "transformers",
+        "base_model": base_models[0] if tuning and len(base_models) == 1 else base_models,
+        "base_model_relation": _relation(facts),
+        "library_name": "peft" if tuning and tuning.is_adapter else "transformers",
         "pipeline_tag": facts.pipeline_tag,
         "tags": _tags(facts),
         "language": [language for language in languages if _LANGUAGE.fullmatch(language)],
         **_licence(facts.licence),
         "datasets": [name for name in datasets if _is_dataset(name)],
+        "model-index": None if tuning is None else _model_index(facts, tuning),
     }
     return {key: value for key, value in metadata.items() if value}
 
@@ -55,6 +60,23 @@ def merge_metadata(own: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[
             merged[key] = _distinct((*texts(own.get(key)), *texts(previous[key])))
     extra = {key: value for key, value in previous.items() if key not in merged and key not in _OWN_KEYS}
     return {**merged, **extra}
+
+
+def _relation(facts: MergeFacts) -> str:
+    if facts.tuning is None:
+        return "merge"
+    return "adapter" if facts.tuning.is_adapter else "finetune"
+
+
+def _model_index(facts: MergeFacts, tuning: TuningFacts) -> list[dict[str, Any]]:
+    """Returns the measurements as the Hub reads them: https://github.com/huggingface/hub-docs, modelcard.md."""
+    names = ", ".join(each.name for each in tuning.data)
+    result = {
+        "task": {"type": "text-generation", "name": "Preference of held-out pairs"},
+        "dataset": {"type": tuning.data[0].name, "name": f"{tuning.held_out} held-out pairs of {names}"},
+        "metrics": [{"type": each.id, "name": each.title, "value": each.value} for each in tuning.metrics],
+    }
+    return [{"name": facts.title, "results": [result]}]
 
 
 def _licence(decision: LicenceDecision) -> dict[str, str | None]:
@@ -77,7 +99,10 @@ def _is_dataset(name: str) -> bool:
 
 def _tags(facts: MergeFacts) -> list[str]:
     inherited = {tag for parent in facts.parents for tag in parent.tags}
-    return [*OWN_TAGS, *facts.tags, *(tag for tag in CARRIED_TAGS if tag in inherited)]
+    tuning = facts.tuning
+    own = OWN_TAGS if tuning is None or tuning.is_merge else ("hubmerge",)
+    tuned = () if tuning is None else ("dpo", "trl")
+    return [*own, *tuned, *facts.tags, *(tag for tag in CARRIED_TAGS if tag in inherited)]
 
 
 def _distinct(items: Iterable[str | None]) -> list[str]:

@@ -20,7 +20,7 @@ from hubmerge.errors import CardError
 from hubmerge.weights.front_matter import read_metadata, split_card
 
 SECTIONS = (
-    *("summary", "usage", "parents", "changes", "method", "recipe", "diagnostics", "lineage"),
+    *("summary", "usage", "tuning", "parents", "changes", "method", "recipe", "diagnostics", "lineage"),
     *("licence", "tokenizer", "notes", "reproduce", "provenance"),
 )
 """In the order of the card; each is a template of templates/sections, and one that prints nothing is left out."""

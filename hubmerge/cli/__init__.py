@@ -8,6 +8,7 @@ import sys
 import click
 
 from hubmerge.cli.card import card
+from hubmerge.cli.dpo import dpo
 from hubmerge.cli.errors import Commands
 from hubmerge.cli.extract import extract_lora
 from hubmerge.cli.hub import hub
@@ -19,7 +20,7 @@ from hubmerge.cli.status import status
 from hubmerge.cli.verify import verify
 from hubmerge.version import __version__
 
-COMMANDS = (plan, inspect, merge, merge_and_push, status, republish, card, lineage, verify, extract_lora, hub)
+COMMANDS = (plan, inspect, merge, merge_and_push, dpo, status, republish, card, lineage, verify, extract_lora, hub)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from hubmerge.merge.expr import AddLora, Expr, Gate, Load, Merge, Random, RemapRows, Same
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Gate, Load, Merge, Random, RemapRows, Same
 from hubmerge.merge.plan import OutputTensor, Parent, Plan
 
 SHOWN_MODELS = 3
@@ -69,7 +69,7 @@ def _name(expr: Expr, models: Sequence[str]) -> str:
         case Merge():
             inner = list(dict.fromkeys(_name(operand, models) for operand in expr.inputs))
             return f"{expr.method}({', '.join(inner) if len(inner) <= SHOWN_MODELS else f'{len(inner)} models'})"
-        case RemapRows() | Same():
+        case RemapRows() | Same() | Dithered():
             return _name(expr.inputs[0], models)
         case Random() | Gate():
             return "noise"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hubmerge.merge.expr import AddLora, Load
+from hubmerge.merge.expr import AddLora, Load, Merge
 from hubmerge.merge.findings import Findings
 from hubmerge.merge.layers import role
 from hubmerge.merge.planned import PlannedModel, PlannedTensor, PlannedTokenizer, from_checkpoint, planned_model
@@ -39,13 +39,14 @@ def stored_models(checkpoints: Mapping[ModelRef, Checkpoint], findings: Findings
         model = from_checkpoint(checkpoint, parent=numbers[ref.without_adapter, False])
         if checkpoint.adapter is not None:
             number = numbers[checkpoint.adapter.ref, True]
-            model = _with_adapter(model, checkpoint.adapter, parent=number, findings=findings)
+            model = with_adapter(model, checkpoint.adapter, parent=number, findings=findings)
             _note_other_base(ref, checkpoint.adapter, findings)
         models[ref] = model
     return models
 
 
-def _with_adapter(model: PlannedModel, adapter: Checkpoint, *, parent: int, findings: Findings) -> PlannedModel:
+def with_adapter(model: PlannedModel, adapter: Checkpoint, *, parent: int, findings: Findings) -> PlannedModel:
+    """Returns a model with an adapter, parent number `parent`, added to what its weights are before any rounding."""
     config = parse_lora_config(adapter.config, label=adapter.files.label)
     stored = {name: source.info for name, source in adapter.tensors.items()}
     tensors = _with_tied_head(model, stored)
@@ -67,7 +68,8 @@ def _adapted(tensor: PlannedTensor, fit: Fit, parent: int) -> PlannedTensor:
         tensor = replace(tensor, shape=replacement.shape)
     if delta := fit.deltas.get(tensor.name):
         a, b = Load(parent, ADAPTER_FILE, delta.a), Load(parent, ADAPTER_FILE, delta.b)
-        expr = AddLora(expr, a, b, delta.scale, delta.is_transposed)
+        unrounded = replace(expr, dtype=None) if isinstance(expr, Merge) else expr
+        expr = AddLora(unrounded, a, b, delta.scale, delta.is_transposed)
     return replace(tensor, expr=expr)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hubmerge.card.facts import ChangeFacts, LicenceDecision, ParentFacts
+from hubmerge.card.facts import ChangeFacts, LicenceDecision, MergeFacts, ParentFacts, TuningFacts
 from hubmerge.card.licence import LICENCE_FILE
-from hubmerge.card.lock import LOCK_FILE, LockedOptions, render_lock
+from hubmerge.card.lock import LOCK_FILE, LockedAdapter, LockedOptions, render_lock
 from hubmerge.card.render import LICENCE_FILE_MARK, render_card, render_licence_file
 from hubmerge.card.validate import validate_card
 from hubmerge.diagnostics.report import NO_REPORT, Report
@@ -17,10 +17,12 @@ from hubmerge.lineage.graph import Lineage
 from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
 from hubmerge.merge.ancestry import Ancestry, ancestry_facts, with_licence
 from hubmerge.merge.describe import Target, lock_facts, merge_facts, parents_of
+from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.side_files import side_files
 from hubmerge.publish import StagedShard
 from hubmerge.weights.checkpoint import Checkpoint
+from hubmerge.weights.reference import ModelRef
 from hubmerge.weights.shard_index import INDEX_FILE
 
 CARD_FILENAME = "README.md"
@@ -29,6 +31,29 @@ RECIPE_FILENAME = "mergekit_config.yml"
 
 REPLACED_FILES = (CARD_FILENAME, LICENCE_FILE)
 """Files of the target that a merge may write anew, and what a person wrote in them stays."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuning whose adapter is part of a merge, for its documents.
+
+    Attributes:
+        facts: What the card says of it.
+        adapter: The local folder of the adapter, which nobody else has.
+        published_as: What stands for that folder in the published recipe.
+        locked: What the lock file says of it.
+        files: Published beside the weights, by path.
+    """
+
+    facts: TuningFacts
+    adapter: ModelRef
+    published_as: str
+    locked: LockedAdapter
+    files: Mapping[str, bytes]
+
+    def recipe(self, text: str) -> str:
+        """Returns the text of a recipe as others can use it."""
+        return text.replace(self.adapter.path, self.published_as)
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,7 @@ class Documents:
         arguments: Options of the command line without which other bytes come out.
         options: What was asked for beside the recipe; recorded for those who make the merge again.
         changes: Since the merge that this one takes the place of.
+        tuned: None where weights are only merged.
     """
 
     plan: Plan
@@ -55,6 +81,7 @@ class Documents:
     arguments: tuple[str, ...] = ()
     options: LockedOptions | None = None
     changes: ChangeFacts | None = None
+    tuned: Tuned | None = None
 
     def check(self, previous: Mapping[str, bytes]) -> tuple[str, ...]:
         """Renders the card as far as it is known and has the Hub look at it; returns the Hub's warnings.
@@ -72,27 +99,31 @@ class Documents:
         self, shards: Sequence[StagedShard], previous: Mapping[str, bytes], report: Report = NO_REPORT
     ) -> dict[str, bytes]:
         """Returns every file but the shards; `previous` is as for `check`."""
-        lock = render_lock(
-            lock_facts(
-                self.plan,
-                self.checkpoints,
-                shards,
-                parents=self.parents,
-                licence=self.licence,
-                options=self.options,
-                changes=self.changes,
-            )
+        locked = lock_facts(
+            self.plan,
+            self.checkpoints,
+            shards,
+            parents=self.parents,
+            licence=self.licence,
+            options=self.options,
+            changes=self.changes,
         )
+        lock = render_lock(replace(locked, adapters=() if self.tuned is None else (self.tuned.locked,)))
         return {
             **self.side_files,
             **model_files(self.plan),
-            RECIPE_FILENAME: self.plan.recipe.text.encode(),
+            **({} if self.tuned is None else self.tuned.files),
+            RECIPE_FILENAME: self._recipe_text().encode(),
             LOCK_FILE: lock.encode(),
             **({} if self.lineage is None else {LINEAGE_FILE: render_lineage(self.lineage).encode()}),
             **self._licence_file(previous.get(LICENCE_FILE)),
             **report.files,
             CARD_FILENAME: self.card(shards, previous, report).encode(),
         }
+
+    def _recipe_text(self) -> str:
+        """Returns the recipe as it was written; of a tuned model, which nobody wrote, the one that makes it again."""
+        return self.plan.recipe.text if self.tuned is None else self.tuned.recipe(normalised_recipe(self.plan))
 
     def _licence_file(self, previous: bytes | None) -> dict[str, bytes]:
         """Returns LICENSE.md where the card links to it or where the one of an earlier merge would mislead.
@@ -118,9 +149,25 @@ class Documents:
         )
         ancestry = None if self.lineage is None else ancestry_facts(self.lineage)
         facts = replace(facts, ancestry=ancestry, diagnostics=report.facts, changes=self.changes)
+        facts = facts if self.tuned is None else self._with_tuning(facts, self.tuned)
         earlier = previous.get(CARD_FILENAME)
         return render_card(
             facts, template=self.template, previous=None if earlier is None else earlier.decode(errors="replace")
+        )
+
+    def _with_tuning(self, facts: MergeFacts, tuned: Tuned) -> MergeFacts:
+        parents = (
+            each for each, parent in zip(facts.parents, self.plan.parents, strict=True) if parent.ref != tuned.adapter
+        )
+        text = self._recipe_text()
+        can_be_repeated = tuned.facts.adapter_path is not None and tuned.locked.fold_base == "original"
+        return replace(
+            facts,
+            tuning=tuned.facts,
+            parents=tuple(parents),
+            recipe_text=text,
+            normalised_recipe=text,
+            command=facts.command if can_be_repeated else None,
         )
 
 
@@ -134,6 +181,7 @@ def write_documents(
     template: Path | None,
     arguments: Sequence[str] = (),
     options: LockedOptions | None = None,
+    tuned: Tuned | None = None,
 ) -> Documents:
     """Returns the writer of a merge's documents, the donor's small files read."""
     return Documents(
@@ -147,6 +195,7 @@ def write_documents(
         template=template,
         arguments=tuple(arguments),
         options=options,
+        tuned=tuned,
     )
 
 

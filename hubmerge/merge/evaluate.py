@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubmerge.lazy_torch import torch
-from hubmerge.merge.expr import AddLora, Expr, Load, Merge, Random, RemapRows, Same, loads
+from hubmerge.merge.dither import DITHER_INDEX, dithered
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Load, Merge, Random, RemapRows, Same, loads
 from hubmerge.merge.methods import get_method
+from hubmerge.merge.methods.masks import mask_key
 from hubmerge.merge.methods.method import Block, blocks_of
 from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, Stored, can_run
 from hubmerge.merge.random_numbers import random_block
@@ -158,6 +160,8 @@ def _node(expr: Expr, source: Source) -> _Node:
         return _Merged(expr, [inner(operand, source) for operand in expr.inputs])
     if isinstance(expr, AddLora):
         return _Adapted(expr, _node(expr.weight, source), _Leaf(expr.a, source), _Leaf(expr.b, source))
+    if isinstance(expr, Dithered):
+        return _Dithered(expr, _node(expr.value, source))
     if isinstance(expr, RemapRows):
         return _Remapped(expr, [_held(operand, source) for operand in expr.inputs])
     if isinstance(expr, Random):
@@ -174,7 +178,7 @@ def _held(expr: Expr, source: Source) -> _Node:
 
 
 def _has_merge(expr: Expr) -> bool:
-    return isinstance(expr, Merge) or (isinstance(expr, RemapRows) and any(map(_has_merge, expr.inputs)))
+    return isinstance(expr, Merge) or (isinstance(expr, RemapRows | AddLora) and any(map(_has_merge, expr.inputs)))
 
 
 class _Held(_Computed):
@@ -287,6 +291,24 @@ class _Adapted(_Computed):
 def _whole(leaf: _Leaf) -> Tensor:
     numel = math.prod(leaf.shape)
     return leaf.load(Block(0, numel, numel)).view(leaf.shape)
+
+
+class _Dithered(_Computed):
+    """A value whose rounding is random."""
+
+    def __init__(self, expr: Dithered, value: _Node) -> None:
+        self.shape = value.shape
+        self.is_double = value.is_double
+        self._value = value
+        self._key = mask_key(expr.seed, expr.name, DITHER_INDEX)
+
+    def load(self, block: Block) -> Tensor:
+        return self._value.load(block)
+
+    def rounded(self, block: Block, dtype: str) -> Bytes:
+        with torch.inference_mode():
+            values = dithered(self.load(block), _torch_dtype(dtype), block, key=self._key)
+            return values.view(torch.uint8).numpy()
 
 
 class _Remapped(_Computed):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 
-from hubmerge.merge.expr import AddLora, Expr, Gate, Load, Merge, Random, RemapRows, Same
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Gate, Load, Merge, Random, RemapRows, Same
 from hubmerge.merge.layers import name_pattern
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Value
@@ -119,6 +119,8 @@ def _made_by(expr: Expr) -> str:
             return f"{' and '.join(dict.fromkeys(map(_made_by, expr.inputs)))} by token"
         case Gate():
             return f"router from prompts ({expr.routing.mode})"
+        case Dithered(value=value):
+            return f"{_made_by(value)}, rounded at random"
         case Merge() | AddLora() | Random():
             return _tree(expr)
 
@@ -126,7 +128,8 @@ def _made_by(expr: Expr) -> str:
 def _tree(expr: Merge | AddLora | Random) -> str:
     """Returns the methods of a merge and of those in it; `by token` where rows of the inputs are in another order."""
     if isinstance(expr, AddLora):
-        return "base + LoRA"
+        within = _computed(expr.weight)
+        return f"{_tree(within[0])} + LoRA" if within else "base + LoRA"
     if isinstance(expr, Random):
         return f"random {expr.kind}"
     by_token = any(isinstance(operand, RemapRows) for operand in expr.inputs)
@@ -143,7 +146,7 @@ def _computed(operand: Expr) -> tuple[Merge | AddLora | Random, ...]:
 
 
 def _parameters(exprs: Sequence[Expr]) -> str:
-    merges = [expr for expr in exprs if isinstance(expr, Merge)]
+    merges = [inner for expr in exprs if isinstance(inner := _outermost(expr), Merge)]
     if not merges:
         return ""
     shared = [_over_layers(name, [m.settings.shared[name] for m in merges]) for name in merges[0].settings.shared]
@@ -152,6 +155,13 @@ def _parameters(exprs: Sequence[Expr]) -> str:
         for name in dict.fromkeys(key for values in merges[0].settings.inputs for key in values)
     ]
     return ", ".join([*own, *shared])
+
+
+def _outermost(expr: Expr) -> Expr:
+    """Returns what is left of an expression without the adapter laid on it and the way it is rounded."""
+    if isinstance(expr, Dithered):
+        return _outermost(expr.value)
+    return _outermost(expr.weight) if isinstance(expr, AddLora) and isinstance(expr.weight, Merge) else expr
 
 
 def _over_layers(name: str, values: Sequence[Value]) -> str:
@@ -194,6 +204,8 @@ def _mentions(recipe: Recipe) -> Iterator[tuple[ModelRef, str]]:
         yield from _expert_mentions(recipe.mixture)
     for name, module in (recipe.modules or {}).items():
         yield from ((model, role and f"in {name}: {role}") for model, role in _mentions(module))
+    if recipe.lora is not None:
+        yield recipe.lora, "LoRA on the merge"
     if recipe.tokenizer is not None:
         yield from _tokenizer_mentions(recipe.tokenizer)
 

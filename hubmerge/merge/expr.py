@@ -7,7 +7,8 @@ Expr
 ├── RemapRows   rows of expressions in another order: embeddings brought to one vocabulary
 ├── Random      random numbers: a router that nobody has taught yet, noise that tells experts apart
 ├── Gate        a router's matrix from prompts, found before anything is streamed; never part of another expression
-└── Merge       a method applied to expressions, which may be merges themselves
+├── Merge       a method applied to expressions, which may be merges themselves
+└── Dithered    an output tensor whose last rounding is random, outermost only
 """
 
 from __future__ import annotations
@@ -149,7 +150,25 @@ class Gate:
     inputs: tuple[Expr, ...] = ()
 
 
-Expr = Load | AddLora | Same | RemapRows | Random | Gate | Merge
+@dataclass(frozen=True)
+class Dithered:
+    """A value that is rounded up or down at random, so that what is lost is zero on average.
+
+    Attributes:
+        name: The output tensor's name; keys the random numbers together with `seed`.
+    """
+
+    value: Expr
+    name: str
+    seed: int
+
+    @property
+    def inputs(self) -> tuple[Expr, ...]:
+        """What it is made from."""
+        return (self.value,)
+
+
+Expr = Load | AddLora | Same | RemapRows | Random | Gate | Merge | Dithered
 
 
 def loads(expr: Expr) -> tuple[Load, ...]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from hubmerge.merge.expr import AddLora, Expr, Gate, Load, Random, RemapRows, Routing, Same
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Gate, Load, Random, RemapRows, Routing, Same
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
 from hubmerge.version import __version__
@@ -109,6 +109,8 @@ class _Expressions:
             return ["same", inputs]
         if isinstance(expr, AddLora):
             return ["add_lora", inputs, expr.scale, expr.is_transposed]
+        if isinstance(expr, Dithered):
+            return ["dithered", inputs, expr.name, expr.seed]
         if isinstance(expr, RemapRows):
             return ["rows", inputs, expr.index.digest, expr.shape]
         settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]

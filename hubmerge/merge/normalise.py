@@ -56,6 +56,8 @@ def _recipe(recipe: Recipe, commits: Mapping[ModelRef, str | None]) -> dict[str,
         "chat_template": recipe.chat_template,
         "dtype": recipe.dtype,
         "out_dtype": recipe.out_dtype,
+        "lora": None if recipe.lora is None else _source(recipe.lora, commits),
+        "rounding": None if recipe.rounding == "nearest" else recipe.rounding,
         "seed": recipe.seed,
     }
     return {key: value for key, value in content.items() if value is not None and value not in ({}, [])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,17 @@ from hubmerge.lineage.crawl import Progress as CrawlProgress
 from hubmerge.lineage.crawl import silent
 from hubmerge.merge.ancestry import Ancestry, read_ancestry
 from hubmerge.merge.describe import Target, parents_of
-from hubmerge.merge.documents import REPLACED_FILES, Documents, write_documents
+from hubmerge.merge.documents import REPLACED_FILES, Documents, Tuned, write_documents
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import LicenceChoice, check_publishable, decide_licence, unsettled
 from hubmerge.merge.moe.gates import find_gates
-from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, model_refs
+from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, lora_refs, model_refs, plan_parents
 from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
 from hubmerge.merge.stream import Stream, StreamOptions, open_stream
 from hubmerge.publish import FolderPublisher, HubPublisher, HubTarget, Published, Publisher, StagedShard
-from hubmerge.weights.checkpoint import Checkpoint, open_checkpoints, parent_checkpoints
+from hubmerge.weights.checkpoint import Checkpoint, open_adapter, open_checkpoints, parent_checkpoints
+from hubmerge.weights.reference import ModelRef
 from hubmerge.weights.shards import FinishedShard, ShardFile
 
 SHARDS_ON_DISK = 2
@@ -113,7 +114,9 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
     checkpoints = open_checkpoints(model_refs(loaded), token=options.source_token)
     parents = parent_checkpoints(checkpoints.values())
     try:
-        plan = build_plan(loaded, checkpoints, shard_bytes=options.shard_bytes)
+        adapters = {ref: open_adapter(ref, token=options.source_token) for ref in lora_refs(loaded)}
+        parents = plan_parents(checkpoints, adapters)
+        plan = build_plan(loaded, checkpoints, adapters, shard_bytes=options.shard_bytes)
         yield OpenMerge(plan, tuple(parents.values()), options)
     finally:
         for parent in parents.values():
@@ -214,19 +217,32 @@ def run_merge(merge: OpenMerge, publisher: Publisher, documents: Documents, prog
         publisher.close()
 
 
-def merge_documents(merge: OpenMerge, target: Target) -> Documents:
-    """Returns the writer of the documents; the ancestry is read and the licence decided."""
-    ancestry = _ancestry(merge, title=target.repo_id or target.title)
+def merge_documents(merge: OpenMerge, target: Target, tuned: Tuned | None = None) -> Documents:
+    """Returns the writer of the documents; the ancestry is read and the licence decided.
+
+    An adapter that was trained for this very merge has neither an ancestry nor a licence of its own.
+    """
+    others = merge if tuned is None else _without(merge, tuned.adapter)
+    ancestry = _ancestry(others, title=target.repo_id or target.title)
     return write_documents(
         merge.plan,
         merge.checkpoints,
         target=target,
-        licence=_decided(merge, ancestry, repo_id=target.repo_id),
+        licence=_decided(others, ancestry, repo_id=target.repo_id),
         ancestry=ancestry,
         template=merge.options.template,
         arguments=merge.options.arguments,
         options=merge.options.recorded,
+        tuned=tuned,
     )
+
+
+def _without(merge: OpenMerge, ref: ModelRef) -> OpenMerge:
+    """Returns a merge as if it had no such parent, for what is asked about its parents."""
+    pairs = zip(merge.plan.parents, merge.checkpoints, strict=True)
+    kept = [(parent, checkpoint) for parent, checkpoint in pairs if parent.ref != ref]
+    plan = replace(merge.plan, parents=tuple(parent for parent, _ in kept))
+    return replace(merge, plan=plan, checkpoints=tuple(checkpoint for _, checkpoint in kept))
 
 
 def _ancestry(merge: OpenMerge, *, title: str, progress: CrawlProgress = silent) -> Ancestry:

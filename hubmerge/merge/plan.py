@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hubmerge.errors import PlanError
-from hubmerge.merge.adapted import stored_models
+from hubmerge.merge.adapted import stored_models, with_adapter
 from hubmerge.merge.assemble import MadeModule, assemble
 from hubmerge.merge.chat_template import with_chat_template
-from hubmerge.merge.expr import Expr, Gate, Load, Routing, loads
+from hubmerge.merge.expr import Dithered, Expr, Gate, Load, Merge, Routing, Same, loads
 from hubmerge.merge.findings import Findings, sentences
 from hubmerge.merge.moe.assemble import assemble_mixture
 from hubmerge.merge.moe.check import check_mixture
@@ -147,23 +147,29 @@ class Plan:
 
 
 def build_plan(
-    recipe: Recipe, checkpoints: Mapping[ModelRef, Checkpoint], *, shard_bytes: int = DEFAULT_SHARD_BYTES
+    recipe: Recipe,
+    checkpoints: Mapping[ModelRef, Checkpoint],
+    adapters: Mapping[ModelRef, Checkpoint] | None = None,
+    *,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
 ) -> Plan:
-    """Returns the plan of a recipe over its opened checkpoints.
+    """Returns the plan of a recipe over its opened checkpoints: of `model_refs`, and of `lora_refs`.
 
     Raises:
         RecipeError: The slices do not fit the models' layers.
         PlanError: Tensors do not fit together; the error lists every way in which they do not.
     """
     findings = Findings()
-    parents = parent_checkpoints(checkpoints.values())
+    parents = plan_parents(checkpoints, adapters or {})
     stored = stored_models(checkpoints, findings)
-    model, modules = _Planner(stored, _tokenizer_reader(parents.values()), findings).plan(recipe)
+    planner = _Planner(stored, _tokenizer_reader(parents.values()), findings, _numbered_adapters(parents))
+    model, modules = planner.plan(recipe)
     if findings.problems:
         raise PlanError(sentences(findings.problems), hint=findings.hint)
     if not model.tensors:
         raise PlanError(["the models hold no tensors"])
-    shards = lay_out(list(model.tensors.values()), shard_bytes=shard_bytes)
+    tensors = [_finally_rounded(tensor, recipe) for tensor in model.tensors.values()]
+    shards = lay_out(tensors, shard_bytes=shard_bytes)
     return Plan(
         recipe=recipe,
         parents=_parents(parents, shards),
@@ -183,6 +189,23 @@ def build_plan(
 def model_refs(recipe: Recipe) -> tuple[ModelRef, ...]:
     """Returns every checkpoint that a recipe names, at any depth, in order and without repetition."""
     return tuple(dict.fromkeys(_model_refs(recipe)))
+
+
+def lora_refs(recipe: Recipe) -> tuple[ModelRef, ...]:
+    """Returns every adapter that is added to the result of a recipe or of one within it, without repetition."""
+    own = () if recipe.lora is None else (recipe.lora,)
+    nested = (source for source in recipe.sources if isinstance(source, Recipe))
+    return tuple(dict.fromkeys([*own, *(ref for inner in nested for ref in lora_refs(inner))]))
+
+
+def plan_parents(
+    checkpoints: Mapping[ModelRef, Checkpoint], adapters: Mapping[ModelRef, Checkpoint]
+) -> dict[ParentKey, Checkpoint]:
+    """Returns what a plan over these reads from, in the order in which `Load.parent` counts."""
+    parents = parent_checkpoints(checkpoints.values())
+    for ref, adapter in adapters.items():
+        parents.setdefault((ref, True), adapter)
+    return parents
 
 
 def lay_out(tensors: Sequence[PlannedTensor], *, shard_bytes: int) -> tuple[ShardPlan, ...]:
@@ -210,8 +233,15 @@ def lay_out(tensors: Sequence[PlannedTensor], *, shard_bytes: int) -> tuple[Shar
 class _Planner:
     """Plans a recipe and those nested in it, each once."""
 
-    def __init__(self, stored: Mapping[ModelRef, PlannedModel], tokenizer_of: TokenizerOf, findings: Findings) -> None:
+    def __init__(
+        self,
+        stored: Mapping[ModelRef, PlannedModel],
+        tokenizer_of: TokenizerOf,
+        findings: Findings,
+        adapters: Mapping[ModelRef, tuple[int, Checkpoint]],
+    ) -> None:
         self._stored = stored
+        self._adapters = adapters
         self._tokenizer_of = tokenizer_of
         self._merged: dict[int, PlannedModel] = {}
         self._findings = findings
@@ -223,8 +253,9 @@ class _Planner:
         aligned = self._align(recipe)
         modules, tensors = assemble(recipe, aligned, self._findings)
         donor = aligned(recipe.donor)
-        config = result_config(donor, tensors=tensors, modules=modules)
         label = recipe.name or f"the {recipe.method} merge"
+        tensors = self._with_lora(recipe, label, donor, tensors)
+        config = result_config(donor, tensors=tensors, modules=modules)
         tokenizer = with_chat_template(donor.tokenizer, recipe.chat_template, self._inputs(recipe), self._tokenizer_of)
         model = planned_model(label, donor=donor.donor, config=config, tensors=tensors, tokenizer=tokenizer)
         if problem := torn_vocabulary(model, donor):
@@ -234,6 +265,15 @@ class _Planner:
                 name, f"gets another number of layers, which config.json of {donor.label} cannot say"
             )
         return model, modules
+
+    def _with_lora(
+        self, recipe: Recipe, label: str, donor: PlannedModel, tensors: dict[str, PlannedTensor]
+    ) -> dict[str, PlannedTensor]:
+        if recipe.lora is None:
+            return tensors
+        number, adapter = self._adapters[recipe.lora]
+        bare = planned_model(label, donor=donor.donor, config=donor.config, tensors=tensors, tokenizer=donor.tokenizer)
+        return dict(with_adapter(bare, adapter, parent=number, findings=self._findings).tensors)
 
     def _mixture(self, recipe: Recipe) -> tuple[PlannedModel, tuple[MadeModule, ...]]:
         """Returns the mixture of experts that a recipe makes; without tensors where nothing can be made."""
@@ -286,6 +326,19 @@ class _Planner:
         if id(source) not in self._merged:
             self._merged[id(source)], _ = self.plan(source)
         return self._merged[id(source)]
+
+
+def _numbered_adapters(parents: Mapping[ParentKey, Checkpoint]) -> dict[ModelRef, tuple[int, Checkpoint]]:
+    keys = enumerate(parents.items())
+    return {ref: (number, checkpoint) for number, ((ref, is_adapter), checkpoint) in keys if is_adapter}
+
+
+def _finally_rounded(tensor: PlannedTensor, recipe: Recipe) -> PlannedTensor:
+    """Returns a tensor of the result, rounded as the recipe says; what is only copied stays as it is."""
+    if recipe.rounding == "nearest" or isinstance(tensor.expr, Load | Same | Gate):
+        return tensor
+    value = replace(tensor.expr, dtype=None) if isinstance(tensor.expr, Merge) else tensor.expr
+    return replace(tensor, expr=Dithered(value, tensor.name, recipe.seed))
 
 
 def _model_refs(recipe: Recipe) -> Iterable[ModelRef]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from hubmerge.card.lock import LockFacts
 from hubmerge.errors import SourceError
-from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, build_plan, model_refs
+from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, build_plan, lora_refs, model_refs
 from hubmerge.merge.recipe import Recipe
 from hubmerge.verify.claims import parent_keys, parents_problem
 from hubmerge.verify.published import Published
@@ -50,6 +50,11 @@ def rebuild(
         PlanError: The parents do not fit together.
     """
     recipe = _with_seed(published.recipe, published.lock)
+    for adapter in lora_refs(recipe):
+        raise SourceError(
+            f"the recipe lays the adapter {adapter} on its result, which cannot be verified yet",
+            hint="In a download of the repo, `hubmerge merge mergekit_config.yml again` makes the same bytes.",
+        )
     checkpoints = _open_pinned(model_refs(recipe), _locked_commits(published), token=token)
     parents = parent_checkpoints(checkpoints.values())
     try:

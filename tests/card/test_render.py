@@ -130,8 +130,9 @@ def test_hostile_values_stay_inside_their_place():
 def test_sections_without_facts_are_left_out():
     bare = replace(MONARCH, notes=(), files=(), seed=None, context_length=None, pipeline_tag=None, architecture=None)
     card = render_card(bare)
-    assert not re.search("## Notes|## Usage|## Diagnostics|Random seed|None|Checksums|context", card)
-    assert card.count("begin -->") == len(SECTIONS) - 4
+    others = "Random seed|None|Checksums|context"
+    assert not re.search(f"## Notes|## Usage|## Diagnostics|## Preference tuning|{others}", card)
+    assert card.count("begin -->") == len(SECTIONS) - 5
 
 
 def test_many_parents_are_counted_in_the_claim():

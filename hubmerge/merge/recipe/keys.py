@@ -17,6 +17,8 @@ RECIPE_KEYS = {
     "tokenizer_source": "short for `tokenizer: {source: ...}`",
     "chat_template": "`auto`, a known name, or Jinja",
     "name": "what other documents of the file call this merge; see [trees](trees.md)",
+    "lora": "an adapter that is added to the result before it is rounded; see [adapters](lora.md)",
+    "rounding": "`nearest`, or `stochastic`: up or down at random, so that small changes survive on average",
     "seed": "of random masks, 0 if it is not given",
     "random_seed": "the same",
 }

@@ -140,6 +140,8 @@ class Recipe:
         dtype: Dtype of the result unless `out_dtype` states it: float16, bfloat16, float32 or float64. Where both are
             None it is the promotion of the inputs.
         chat_template: `auto`, the name of a known template, or Jinja text.
+        lora: An adapter that is added to the result before it is rounded.
+        rounding: `nearest` or `stochastic`, of the outermost recipe alone.
         name: What other documents of the same file call it.
         warnings: What was accepted but has no effect or another effect than elsewhere, one sentence each, with path and
             line. The outermost recipe has those of all.
@@ -158,6 +160,8 @@ class Recipe:
     chat_template: str | None = None
     modules: Mapping[str, Recipe] | None = None
     mixture: Mixture | None = None
+    lora: ModelRef | None = None
+    rounding: str = "nearest"
     name: str | None = None
     seed: int = 0
     warnings: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from hubmerge.merge.recipe.tokenizer_choice import read_chat_template, read_toke
 from hubmerge.merge.recipe.yaml_tree import Item
 from hubmerge.merge.settings import layered
 from hubmerge.weights.dtypes import FLOAT_CODES
+from hubmerge.weights.reference import ModelRef
 
 _SHORT_DTYPES: Mapping[str, str] = {
     "fp16": "float16",
@@ -30,6 +31,7 @@ _SHORT_DTYPES: Mapping[str, str] = {
     "double": "float64",
 }
 _MAX_SEED = 2**63 - 1
+ROUNDINGS = ("nearest", "stochastic")
 
 
 class RecipeReader:
@@ -62,6 +64,8 @@ class RecipeReader:
             out_dtype=_dtype(found.get("out_dtype"), self._remarks),
             tokenizer=read_tokenizer(found, self._source, self._remarks),
             chat_template=read_chat_template(found.get("chat_template")),
+            lora=self._lora(found.get("lora")),
+            rounding=_rounding(found.get("rounding")),
             name=text(found["name"]) if "name" in found else None,
             seed=_seed(found, self._remarks),
             text=self._text,
@@ -98,6 +102,14 @@ class RecipeReader:
 
     def _source_at(self, key: str, found: Mapping[str, Item]) -> Source | None:
         return self._source(found[key]) if key in found else None
+
+    def _lora(self, item: Item | None) -> ModelRef | None:
+        if item is None:
+            return None
+        source = self._source(item)
+        if not isinstance(source, ModelRef) or source.adapter is not None:
+            raise fault(item, "must be one adapter: a name or a folder")
+        return source
 
     def _modules(self, item: Item, whole: Recipe, shared: Item | None) -> dict[str, Recipe]:
         if not mapping(item):
@@ -207,6 +219,14 @@ def _dtype(item: Item | None, remarks: Remarks) -> str | None:
     if "`" in written:
         remarks.warn(item, f"{written} is read as {name}")
     return name
+
+
+def _rounding(item: Item | None) -> str:
+    if item is None:
+        return ROUNDINGS[0]
+    if text(item) not in ROUNDINGS:
+        raise fault(item, f"must be {' or '.join(ROUNDINGS)}, not {text(item)}{did_you_mean(text(item), ROUNDINGS)}")
+    return text(item)
 
 
 def _seed(found: Mapping[str, Item], remarks: Remarks) -> int:
