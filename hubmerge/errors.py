@@ -10,6 +10,7 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 ├── PublishError           the target cannot be written
 │   └── TargetMovedError   the target changed while the merge ran
 ├── CardError              a model card, a template or a lock file cannot be read or is refused
+├── AutomationError        a job, a webhook or what stands around merges cannot be set up
 ├── LicenceError           the parents' licences do not allow the merge; somebody has to decide
 └── HubServerError         the local Hub could not start
 """
@@ -87,6 +88,10 @@ class TargetMovedError(PublishError):
 
 class CardError(HubmergeError):
     """A model card, its template or a lock file that cannot be read, or that the Hub refuses."""
+
+
+class AutomationError(HubmergeError):
+    """A job, a webhook, a repository of recipes or the extension of `hf` that cannot be set up."""
 
 
 class LicenceError(HubmergeError):

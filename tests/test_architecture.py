@@ -45,6 +45,7 @@ LAYERS = (
     ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.summary", "merge.pipeline"),
     ("extract", "verify"),
     ("merge.preview", "existing"),
+    ("automation",),
     ("localhub",),
     ("cli", "__main__"),
 )
@@ -61,6 +62,9 @@ HUB_MODULES = (
     "card.validate",
     "lineage.fetch",
     "verify.history",
+    "automation.hub_jobs",
+    "automation.jobs",
+    "automation.watch",
     "cli.merge",
 )
 """Where huggingface_hub may be imported: the files that talk to the Hub."""
