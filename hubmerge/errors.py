@@ -10,6 +10,7 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 ├── PublishError           the target cannot be written
 │   └── TargetMovedError   the target changed while the merge ran
 ├── CardError              a model card, a template or a lock file cannot be read or is refused
+├── AutomationError        a job, a webhook or what stands around merges cannot be set up
 ├── LicenceError           the parents' licences do not allow the merge; somebody has to decide
 ├── ParentsChangedError    a parent changed in a way that a person has to look at before the merge is made again
 ├── TrainError             preference tuning: settings that cannot be used, or a training that failed
@@ -92,6 +93,10 @@ class TargetMovedError(PublishError):
 
 class CardError(HubmergeError):
     """A model card, its template or a lock file that cannot be read, or that the Hub refuses."""
+
+
+class AutomationError(HubmergeError):
+    """A job, a webhook, a repository of recipes or the extension of `hf` that cannot be set up."""
 
 
 class LicenceError(HubmergeError):

@@ -48,6 +48,7 @@ LAYERS = (
     ("republish",),
     ("trainer.settings", "trainer.settings_file"),
     ("trainer",),
+    ("automation",),
     ("localhub",),
     ("cli", "__main__"),
 )
@@ -65,6 +66,9 @@ HUB_MODULES = (
     "card.validate",
     "lineage.fetch",
     "verify.history",
+    "automation.hub_jobs",
+    "automation.jobs",
+    "automation.watch",
     "cli.merge",
     "trainer.dataset_source",
 )

@@ -11,16 +11,36 @@ from hubmerge.cli.card import card
 from hubmerge.cli.dpo import dpo
 from hubmerge.cli.errors import Commands
 from hubmerge.cli.extract import extract_lora
+from hubmerge.cli.formats import add_format
+from hubmerge.cli.hf_extension import install_hf_extension
 from hubmerge.cli.hub import hub
+from hubmerge.cli.init import init
 from hubmerge.cli.inspect import inspect
 from hubmerge.cli.lineage import lineage
 from hubmerge.cli.merge import merge, merge_and_push, plan
 from hubmerge.cli.republish import republish
 from hubmerge.cli.status import status
 from hubmerge.cli.verify import verify
+from hubmerge.cli.watch import watch
 from hubmerge.version import __version__
 
-COMMANDS = (plan, inspect, merge, merge_and_push, dpo, status, republish, card, lineage, verify, extract_lora, hub)
+COMMANDS = (
+    plan,
+    inspect,
+    merge,
+    merge_and_push,
+    dpo,
+    status,
+    republish,
+    card,
+    lineage,
+    verify,
+    extract_lora,
+    init,
+    watch,
+    install_hf_extension,
+    hub,
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,4 +61,5 @@ def main() -> None:
 
 
 for command in COMMANDS:
+    add_format(command)
     main.add_command(command)

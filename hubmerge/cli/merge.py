@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubmerge.cli.on_job import can_run_as_job
 from hubmerge.cli.options import merge_options, recipe_options, run_options
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def merge(recipe: Path, out_dir: Path, as_json: bool, quiet: bool, **given: Any)
 )
 @recipe_options
 @run_options
+@can_run_as_job
 def merge_and_push(  # one option a parameter
     recipe: Path,
     repo_id: str,
@@ -106,6 +108,7 @@ def merge_and_push(  # one option a parameter
     \b
     Example:
       hubmerge merge-and-push recipe.yml me/merged-7b --private
+      hubmerge merge-and-push recipe.yml me/merged-7b --on job
     """
     from hubmerge.merge.pipeline import merge_and_push as run
 

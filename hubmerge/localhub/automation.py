@@ -1,4 +1,4 @@
-"""Webhooks, jobs and scheduled jobs: a record of what a real Hub would run. Nothing is run here.
+"""Webhooks, jobs and scheduled jobs: a record of what a real Hub would run. Nothing is run here; tests may do so.
 
 A commit to a watched repo adds the job that its webhook names, with the variables that the job would be given. The
 values of secrets are not kept, only their names.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class Automation:
     def cancel_job(self, namespace: str, job_id: str) -> bool:
         """Marks a job as cancelled; False where there is none."""
         return self._set("jobs", namespace, job_id, {"status": {"stage": "CANCELED", "message": None}})
+
+    def finish_job(self, namespace: str, job_id: str, *, stage: str, log: Sequence[str]) -> bool:
+        """Notes how a job ended that somebody has run in the Hub's place; False where there is none."""
+        return self._set("jobs", namespace, job_id, {"status": {"stage": stage, "message": None}, "log": list(log)})
 
     def schedules(self, namespace: str) -> list[Record]:
         """Returns the scheduled jobs of a user or organisation."""
@@ -170,7 +174,7 @@ def _watches(hook: Record, repo: Repo) -> bool:
 def _webhook(user: str, body: Mapping[str, Any], old: Mapping[str, Any], source: Record | None) -> Record:
     job = old.get("job")
     if source is not None:
-        own = {"id", "createdAt", "status", "owner", "initiator"}
+        own = {"id", "createdAt", "status", "owner", "initiator", "log"}
         job = {name: value for name, value in source.items() if name not in own}
         job["secrets"] = {**job.get("secrets", {}), **dict.fromkeys(body.get("secrets", {}))}
     return {

@@ -5,7 +5,7 @@ Nothing here imports the server's extra packages before a Hub is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -83,6 +83,11 @@ class LocalHub:
         """Returns another token of a user; a `fineGrained` one is for its `repos` only."""
         value: str = self._server.state.accounts.create_token(user, name=name, role=role, repos=repos).value
         return value
+
+    def finish_job(self, namespace: str, job_id: str, *, stage: str, log: Sequence[str] = ()) -> None:
+        """Ends a job, which the Hub itself only records: `COMPLETED` or `ERROR`, with the lines that it wrote."""
+        found = self._server.state.automation.finish_job(namespace, job_id, stage=stage, log=log)
+        assert found, f"{namespace} has no job {job_id}"
 
     def __enter__(self) -> LocalHub:
         self._server.start()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Iterator
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hubmerge.localhub.automation import Record
 from hubmerge.localhub.call import Call
 from hubmerge.localhub.refusals import Refusal, bad_request, forbidden
 from hubmerge.localhub.router import Endpoint
+from hubmerge.localhub.state import State
+
+UNFINISHED = frozenset({"SCHEDULING", "RUNNING"})
+LOG_PAUSE_SECONDS = 0.1
 
 
 def _list_jobs(call: Call) -> Response:
@@ -34,6 +41,20 @@ def _inspect_job(call: Call) -> Response:
 
 def _cancel_job(call: Call) -> Response:
     return _done(call.state.automation.cancel_job(_namespace(call), call.params["id"]))
+
+
+def _job_log(call: Call) -> Response:
+    return StreamingResponse(
+        _log_events(call.state, _namespace(call), call.params["id"]), media_type="text/event-stream"
+    )
+
+
+def _log_events(state: State, namespace: str, job_id: str) -> Iterator[str]:
+    while (job := _one(state.automation.jobs(namespace), job_id))["status"]["stage"] in UNFINISHED:
+        yield ": keep-alive\n\n"
+        time.sleep(LOG_PAUSE_SECONDS)
+    for line in job.get("log", []):
+        yield f"data: {json.dumps({'timestamp': job['createdAt'], 'data': line})}\n\n"
 
 
 def _list_schedules(call: Call) -> Response:
@@ -136,6 +157,7 @@ ENDPOINTS = (
     Endpoint("GET", "/api/jobs/{namespace}", _list_jobs),
     Endpoint("POST", "/api/jobs/{namespace}", _create_job),
     Endpoint("GET", "/api/jobs/{namespace}/{id}", _inspect_job),
+    Endpoint("GET", "/api/jobs/{namespace}/{id}/logs", _job_log),
     Endpoint("POST", "/api/jobs/{namespace}/{id}/cancel", _cancel_job),
     Endpoint("GET", "/api/scheduled-jobs/{namespace}", _list_schedules),
     Endpoint("POST", "/api/scheduled-jobs/{namespace}", _create_schedule),

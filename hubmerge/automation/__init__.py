@@ -1,0 +1,1 @@
+"""Merges that run by themselves: repositories of recipes, jobs on the Hub, webhooks, and the `hf` command line."""
