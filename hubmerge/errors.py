@@ -6,6 +6,7 @@ HubmergeError              what went wrong, where, and what to do next; the CLI 
 │   └── HeaderError        a safetensors header is broken or hostile
 ├── PlanError              the parents do not fit together; lists every incompatibility at once
 ├── MergeError             a tensor cannot be merged with these values (found while computing)
+├── LimitError             the machine, or what a merge may take of it, is too small: memory, disk, threads
 ├── TransferError          bytes did not arrive as asked for, after all retries
 ├── PublishError           the target cannot be written
 │   └── TargetMovedError   the target changed while the merge ran
@@ -77,6 +78,10 @@ class PlanError(HubmergeError):
 
 class MergeError(HubmergeError):
     """A tensor cannot be merged with the values that it holds; the message names it."""
+
+
+class LimitError(HubmergeError):
+    """A merge needs more memory, disk or threads than the machine has or a budget allows."""
 
 
 class TransferError(HubmergeError):

@@ -8,6 +8,7 @@ import sys
 import click
 
 from hubmerge.cli.card import card
+from hubmerge.cli.clean import clean
 from hubmerge.cli.dpo import dpo
 from hubmerge.cli.errors import Commands
 from hubmerge.cli.extract import extract_lora
@@ -30,6 +31,7 @@ COMMANDS = (
     merge,
     merge_and_push,
     dpo,
+    clean,
     status,
     republish,
     card,

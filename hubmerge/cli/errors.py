@@ -21,6 +21,8 @@ class Commands(click.Group):
                 return super().invoke(ctx)
         except HubmergeError as error:
             _fail(str(error), error.hint, error.exit_code)
+        except MemoryError:
+            _fail("there is not enough memory", "Give it less work at a time (--memory-budget), or more memory.", 1)
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             _fail(f"{place}{error.strerror or error}", None, 1)

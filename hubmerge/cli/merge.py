@@ -133,7 +133,7 @@ def _print_plan(merge: OpenMerge, licence: LicenceDecision) -> None:
     from rich.console import Console
 
     from hubmerge.cli.display import plan_view
-    from hubmerge.merge.summary import memory_bytes
+    from hubmerge.merge.memory import memory_bytes
 
     memory = memory_bytes(merge.plan, merge.checkpoints, merge.options.stream)
     Console().print(plan_view(merge.plan, memory_bytes=memory, licence=licence))

@@ -58,11 +58,18 @@ recipe_options = adding(
         show_envvar=True,
         help="For reading the parents, in place of the stored token.",
     ),
+    click.option(
+        "--memory-budget",
+        type=size,
+        metavar="SIZE",
+        help="Most memory to take [default: a quarter of what is available]; threads and read-ahead follow from it.",
+    ),
     click.option("--no-lineage", is_flag=True, help="Do not read the ancestors; only the parents' licences count."),
 )
 """Of every command with a recipe."""
 
 run_options = adding(
+    click.option("--disk-budget", type=size, metavar="SIZE", help="Most disk to take for output files."),
     click.option(
         "--threads", type=click.IntRange(min=1), metavar="NUMBER", help="Tensors merged at a time [default: the cores]."
     ),
@@ -107,6 +114,8 @@ def merge_options(given: dict[str, Any]) -> MergeOptions:
         seed=given["seed"],
         shard_bytes=given["shard_size"],
         source_token=given["source_token"],
+        memory_bytes=given.get("memory_budget"),
+        disk_bytes=given.get("disk_budget"),
         stream=StreamOptions(**{name: value for name, value in stream.items() if value is not None}),
         licence=LicenceChoice(licence, reason) if licence and reason else None,
         template=given.get("template"),

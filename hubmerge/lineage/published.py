@@ -12,7 +12,7 @@ from hubmerge.merge.recipe.yaml_tree import Item, documents
 CONFIG_FILE = "mergekit_config.yml"
 
 _FENCED = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*(?:ya?ml)?[ \t]*\n(.*?)\n[ \t]*\2[ \t]*$", re.DOTALL | re.M | re.I)
-_ENTRY = re.compile(r"""^[ \t]*-?[ \t]*(model|base_model|merge_method)[ \t]*:[ \t]*["']?([^\s"'#]+)""", re.M)
+_ENTRY = re.compile(r"""^[ \t]*(?:-[ \t]*)?(model|base_model|merge_method)[ \t]*:[ \t]*["']?([^\s"'#]+)""", re.M)
 _LISTS = ("models", "slices", "sources", "experts")
 
 

@@ -20,8 +20,11 @@ from hubmerge.merge.describe import Target, parents_of
 from hubmerge.merge.documents import REPLACED_FILES, Documents, Tuned, write_documents
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import LicenceChoice, check_publishable, decide_licence, unsettled
+from hubmerge.merge.limits import SHARDS_ON_DISK, check_folder_budget, check_free_disk, explained_limits, shards_at_once
+from hubmerge.merge.memory import fitted
 from hubmerge.merge.moe.gates import find_gates
 from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, lora_refs, model_refs, plan_parents
+from hubmerge.merge.plan_note import plan_note
 from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
 from hubmerge.merge.stream import Stream, StreamOptions, open_stream
@@ -29,9 +32,6 @@ from hubmerge.publish import FolderPublisher, HubPublisher, HubTarget, Published
 from hubmerge.weights.checkpoint import Checkpoint, open_adapter, open_checkpoints, parent_checkpoints
 from hubmerge.weights.reference import ModelRef
 from hubmerge.weights.shards import FinishedShard, ShardFile
-
-SHARDS_ON_DISK = 2
-"""One that is being filled and one that is being uploaded."""
 
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
 
@@ -44,6 +44,9 @@ class MergeOptions:
         lenient: Unknown recipe keys are warnings instead of errors.
         seed: Takes the place of the recipe's.
         shard_bytes: Most bytes of tensors in one output file.
+        stream: Threads, read-ahead and connections at most.
+        memory_bytes: Most memory that the merge may take; None for a share of what is available.
+        disk_bytes: Most disk; None for what the merge asks for.
         source_token: For reading parents; None for the token that the user logged in with, False for none.
         licence: The licence to publish under, in place of the one that follows from the parents'.
         template: A card template in place of the shipped one.
@@ -56,6 +59,8 @@ class MergeOptions:
     seed: int | None = None
     shard_bytes: int = DEFAULT_SHARD_BYTES
     stream: StreamOptions = field(default_factory=StreamOptions)
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
     source_token: str | bool | None = None
     licence: LicenceChoice | None = None
     template: Path | None = None
@@ -92,6 +97,7 @@ class OpenMerge:
 
     Attributes:
         checkpoints: Those of `plan.parents`, models and adapters.
+        options: As they were given; `stream` is what fits into the memory.
     """
 
     plan: Plan
@@ -107,6 +113,7 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
         RecipeError: The recipe is wrong.
         SourceError: A parent cannot be used.
         PlanError: The parents do not fit together.
+        LimitError: It needs more memory than it may take.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, lenient=options.lenient)
     if options.seed is not None:
@@ -117,7 +124,9 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
         adapters = {ref: open_adapter(ref, token=options.source_token) for ref in lora_refs(loaded)}
         parents = plan_parents(checkpoints, adapters)
         plan = build_plan(loaded, checkpoints, adapters, shard_bytes=options.shard_bytes)
-        yield OpenMerge(plan, tuple(parents.values()), options)
+        opened = tuple(parents.values())
+        stream = fitted(plan, opened, options.stream, budget_bytes=options.memory_bytes)
+        yield OpenMerge(plan, opened, replace(options, stream=stream))
     finally:
         for parent in parents.values():
             parent.files.close()
@@ -156,7 +165,8 @@ def merge_to_folder(
         HubmergeError: One of its kinds; the folder then holds nothing that looks complete.
     """
     with open_merge(recipe, options) as merge:
-        publisher = FolderPublisher(Path(out_dir), fingerprint=fingerprint(merge.plan))
+        check_folder_budget(merge.plan, options.disk_bytes)
+        publisher = FolderPublisher(Path(out_dir), fingerprint=fingerprint(merge.plan), note=plan_note(merge.plan))
         documents = merge_documents(merge, Target(str(out_dir), is_repo=False))
         return run_merge(merge, publisher, documents, progress or Silent())
 
@@ -191,25 +201,31 @@ def merge_and_push(
     with open_merge(recipe, options) as merge:
         message = commit_message or f"Merge by {merge.plan.recipe.method} with hubmerge"
         target = HubTarget(repo_id, message, revision=revision, private=private, create_pr=create_pr)
-        publisher = HubPublisher(target, fingerprint=fingerprint(merge.plan), token=target_token)
+        note = plan_note(merge.plan)
+        publisher = HubPublisher(target, fingerprint=fingerprint(merge.plan), note=note, token=target_token)
         documents = merge_documents(merge, Target(repo_id, is_repo=True))
         return run_merge(merge, publisher, documents, progress or Silent())
 
 
 def run_merge(merge: OpenMerge, publisher: Publisher, documents: Documents, progress: Progress) -> Published:
     """Makes a planned merge and publishes it with these documents; raises as `merge_and_push` does."""
-    if documents.target.is_repo:
+    is_push = documents.target.is_repo
+    at_once = shards_at_once(merge.plan, merge.options.disk_bytes) if is_push else None
+    if is_push:
         check_publishable(documents.licence)
     try:
         staged = publisher.open()
         previous = {name: content for name in REPLACED_FILES if (content := publisher.existing(name)) is not None}
+        for leftover in publisher.leftovers():
+            progress.say(leftover)
         for warning in documents.check(previous):
             progress.say(f"The Hub says of the model card: {warning}")
         progress.begin(merge.plan)
         for warning in (*unsettled(documents.licence), *documents.licence.warnings):
             progress.say(f"! {warning}")
         collector = Collector(merge.plan, measures=merge.options.diagnostics, allows_nan=merge.options.allow_nan)
-        shards = _make_shards(merge, publisher, staged, progress, collector)
+        with explained_limits():
+            shards = _make_shards(merge, publisher, staged, progress, collector, at_once=at_once)
         notes = {shard.sha256: shard.notes for shard in shards}
         report = report_on(collector.diagnostics(), say=progress.say, notes=notes)
         return publisher.publish(shards, documents.files(shards, previous, report))
@@ -268,6 +284,8 @@ def _make_shards(
     staged: Mapping[str, StagedShard],
     progress: Progress,
     collector: Collector,
+    *,
+    at_once: int | None,
 ) -> list[StagedShard]:
     """Returns all shards, staged; those that an earlier run staged, with notes on them, are not made again."""
     shards = merge.plan.shards
@@ -275,6 +293,7 @@ def _make_shards(
     done = [staged[shard.filename] for shard in shards if shard not in todo]
     for arrived in done:
         progress.skip(arrived.filename, arrived.size_bytes)
+    check_free_disk(publisher.workspace, todo, at_once=at_once)
     files = [checkpoint.files for checkpoint in merge.checkpoints]
     options = merge.options.stream
     gates = find_gates(merge.plan, todo, merge.checkpoints, options=options, progress=progress)
@@ -284,7 +303,7 @@ def _make_shards(
     ):
         pending: list[Future[StagedShard]] = []
         for shard in todo:
-            if len(pending) >= SHARDS_ON_DISK:
+            if len(pending) >= (at_once or SHARDS_ON_DISK):
                 done.append(pending.pop(0).result())
             finished = _fill(stream, shard, publisher.workspace)
             pending.append(uploader.submit(_stage, publisher, finished, collector.notes(shard), progress))

@@ -4,6 +4,9 @@ What must come over the network is fetched in the order in which it will be need
 output tensors whose sources are about BATCH_BYTES together. Within a batch neighbouring ranges of a file become one
 request, and large ones are split over the connections. A batch is asked for when its bytes fit into the budget beside
 those that are still in use, or when nothing is in use, so the tensor that is needed next always gets its turn.
+
+An output tensor whose sources exceed the budget on their own is read in windows (see windows) instead, once for each
+pass that its method makes over them.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hubmerge.merge.expr import Expr, Load, loads
+from hubmerge.merge.windows import WindowedTensor, chunk_bytes, is_windowed
 from hubmerge.weights.files import Files
 from hubmerge.weights.ranges import ByteRange, coalesce, split
 
@@ -58,7 +63,20 @@ class _Batch:
     size_bytes: int = 0
     outputs_left: int = 0
     extents: list[_Extent] = field(default_factory=list)
+    chunk_bytes: int | None = None
+    """Of one whose tensors are read in windows."""
     issued: threading.Event = field(default_factory=threading.Event)
+
+    def lacks(self, group: Sequence[Load]) -> list[Load]:
+        """Returns the loads of an output tensor that none of the others shares with it."""
+        return [load for load in group if load not in self.loads]
+
+    def add(self, group: Sequence[Load]) -> None:
+        """Adds an output tensor."""
+        new = self.lacks(group)
+        self.loads.update(dict.fromkeys(new))
+        self.size_bytes += _size_bytes(new)
+        self.outputs_left += 1
 
 
 class ReadAhead:
@@ -67,7 +85,7 @@ class ReadAhead:
     Args:
         files: One for each parent.
         exprs: In the order in which they will be evaluated.
-        budget_bytes: Most bytes of remote sources to hold; one batch may exceed it on its own.
+        budget_bytes: Most bytes of remote sources to hold; what has to be held whole may exceed it on its own.
         connections: Requests at a time.
         on_read: Told the bytes of every source tensor as they arrive; may be called from any thread.
     """
@@ -85,7 +103,7 @@ class ReadAhead:
         self._on_read = on_read
         self._budget_bytes = budget_bytes
         self._local = {pair: files[pair[0]].local_path(pair[1]) is not None for pair in _files_of(exprs)}
-        self._batches = list(_batches([self._remote_loads(expr) for expr in exprs]))
+        self._batches = list(self._planned(exprs))
         self._batch_of = [batch for batch in self._batches for _ in range(batch.outputs_left)]
         self._used_bytes = 0
         self._stopped = threading.Event()
@@ -121,7 +139,13 @@ class ReadAhead:
         """Returns where the bytes of expression `number` come from; waits until they are on their way."""
         batch = self._batch_of[number]
         batch.issued.wait()
-        return BatchSource(self._files, self._local, batch.extents, self._stopped)
+        if batch.chunk_bytes is None:
+            return BatchSource(self._files, self._local, self._stopped, batch.extents)
+        opener = partial(self._windowed, batch.chunk_bytes)
+        return BatchSource(self._files, self._local, self._stopped, windowed=opener)
+
+    def _windowed(self, size_bytes: int, load: Load) -> WindowedTensor:
+        return WindowedTensor(self._files[load.parent], load, self._pool, chunk_bytes=size_bytes, on_read=self._on_read)
 
     def release(self, number: int, expr: Expr) -> None:
         """Says that expression `number` has been evaluated, or never will be."""
@@ -137,10 +161,34 @@ class ReadAhead:
     def _remote_loads(self, expr: Expr) -> list[Load]:
         return [load for load in loads(expr) if not self._local[load.parent, load.file]]
 
+    def _planned(self, exprs: Sequence[Expr]) -> Iterator[_Batch]:
+        """Yields runs of consecutive outputs, each as long as its loads stay within BATCH_BYTES and the budget."""
+        limit_bytes = min(BATCH_BYTES, self._budget_bytes)
+        batch = _Batch()
+        for expr in exprs:
+            group = self._remote_loads(expr)
+            if is_windowed(expr, group, budget_bytes=self._budget_bytes):
+                if batch.outputs_left:
+                    yield batch
+                yield _Batch(
+                    size_bytes=self._budget_bytes,
+                    outputs_left=1,
+                    chunk_bytes=chunk_bytes(group, budget_bytes=self._budget_bytes),
+                )
+                batch = _Batch()
+                continue
+            if batch.outputs_left and batch.size_bytes + _size_bytes(batch.lacks(group)) > limit_bytes:
+                yield batch
+                batch = _Batch()
+            batch.add(group)
+        if batch.outputs_left:
+            yield batch
+
     def _issue_all(self) -> None:
         for batch in self._batches:
             if batch.size_bytes:
                 self._await_room(batch.size_bytes)
+            if batch.loads:
                 with suppress(RuntimeError):  # the pool takes no more requests after stop
                     self._issue(batch)
             batch.issued.set()
@@ -176,15 +224,17 @@ class BatchSource:
         self,
         files: Sequence[Files],
         local: Mapping[tuple[int, str], bool],
-        extents: Sequence[_Extent],
         stopped: threading.Event,
+        extents: Sequence[_Extent] = (),
+        windowed: Callable[[Load], WindowedTensor] | None = None,
     ) -> None:
         self._files = files
         self._local = local
         self._extents = tuple(extents)
+        self._windowed = windowed
         self._stopped = stopped
 
-    def open(self, load: Load) -> StoredTensor | ArrivingTensor:
+    def open(self, load: Load) -> StoredTensor | ArrivingTensor | WindowedTensor:
         """Returns a tensor's data, for one thread.
 
         Raises:
@@ -194,6 +244,8 @@ class BatchSource:
             raise CancelledError
         if self._local[load.parent, load.file]:
             return StoredTensor(self._files[load.parent], load, self._stopped)
+        if self._windowed is not None:
+            return self._windowed(load)
         extent = next(extent for extent in self._extents if extent.holds(load))
         return ArrivingTensor(extent, load, self._stopped)
 
@@ -250,21 +302,6 @@ class ArrivingTensor:
 
 def _files_of(exprs: Sequence[Expr]) -> Iterable[tuple[int, str]]:
     return dict.fromkeys((load.parent, load.file) for expr in exprs for load in loads(expr))
-
-
-def _batches(groups: Sequence[list[Load]]) -> Iterator[_Batch]:
-    """Yields runs of consecutive groups, each as long as its loads stay within BATCH_BYTES."""
-    batch = _Batch()
-    for group in groups:
-        new = [load for load in group if load not in batch.loads]
-        if batch.outputs_left and batch.size_bytes + _size_bytes(new) > BATCH_BYTES:
-            yield batch
-            batch, new = _Batch(), group
-        batch.loads.update(dict.fromkeys(new))
-        batch.size_bytes += _size_bytes(new)
-        batch.outputs_left += 1
-    if batch.outputs_left:
-        yield batch
 
 
 def _size_bytes(group: Iterable[Load]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hubmerge.errors import PublishError
+from hubmerge.publish.plan_note import LARGEST_NOTE_BYTES, NOTE_FILE, PlanNote, parse_note
 from hubmerge.publish.publisher import Published, StagedShard
 from hubmerge.weights.shards import FinishedShard, hash_file
 
@@ -21,6 +22,9 @@ NOTES_SUFFIX = ".notes"
 MOVING_LIST = "moving.txt"
 """Names that are being moved up, a line each: what a run that died half-way may have left in the target itself."""
 
+SUMS_FILE = "SHA256SUMS"
+"""The staged shards, in the format of sha256sum: one that is not as it was staged is made again."""
+
 
 class FolderPublisher:
     """Stages shards in a hidden folder inside the target, and moves them up at the end.
@@ -29,10 +33,12 @@ class FolderPublisher:
         folder: The target; made if it does not exist. It must be empty, or hold only what an earlier run of the same
             plan left.
         fingerprint: The plan's; names the staging folder, so that shards of another plan are never taken up.
+        note: What the plan is; left in the staging folder for those who find it there.
     """
 
-    def __init__(self, folder: Path, *, fingerprint: str) -> None:
+    def __init__(self, folder: Path, *, fingerprint: str, note: PlanNote | None = None) -> None:
         self._folder = folder
+        self._note = note
         self._staging = folder / f"{STAGING_PREFIX}{fingerprint[:12]}"
         self._is_new = not folder.exists()
         self._lock: int | None = None
@@ -48,12 +54,35 @@ class FolderPublisher:
             self._refuse_other_content()
             self._staging.mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            if self._note is not None:
+                (self._staging / NOTE_FILE).write_bytes(self._note.render())
+            self._take_back()
+            return self._intact_shards()
         except OSError as error:
             raise PublishError(
                 f"{self._folder}: {error.strerror}", hint="Choose a folder that you may write to."
             ) from error
-        self._take_back()
-        return {path.name: _staged(path) for path in sorted(self._staging.glob("*.safetensors"))}
+
+    def leftovers(self) -> list[str]:
+        """Returns nothing: a folder with another plan's shards is refused."""
+        return []
+
+    def _intact_shards(self) -> dict[str, StagedShard]:
+        """Returns the shards that are as they were staged, and removes all others."""
+        sums = self._sums()
+        staged = [_staged(path) for path in sorted(self._staging.glob("*.safetensors")) if path.name in sums]
+        intact = {shard.filename: shard for shard in staged if shard.sha256 == sums[shard.filename]}
+        for path in sorted(self._staging.glob("*.safetensors")):
+            if path.name not in intact:
+                path.unlink()
+        return intact
+
+    def _sums(self) -> dict[str, str]:
+        try:
+            lines = (self._staging / SUMS_FILE).read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return {}
+        return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
     def _take_lock(self) -> None:
         """Locks the staging folder; the lock ends with the process, however that ends."""
@@ -95,12 +124,18 @@ class FolderPublisher:
             return
         leftover = next((name for name in others if name.startswith(STAGING_PREFIX)), None)
         if leftover is not None:
-            raise PublishError(
-                f"{self._folder} holds an unfinished merge of another recipe ({leftover})",
-                hint=f"Delete it, or choose another folder: rm -r {shlex.quote(str(self._folder / leftover))}",
-            )
+            raise self._other_plan(leftover)
         raise PublishError(
             f"{self._folder} is not empty (it holds {others[0]})", hint="Choose a new or an empty folder."
+        )
+
+    def _other_plan(self, leftover: str) -> PublishError:
+        note = read_note(self._folder / leftover)
+        differences = [] if note is None or self._note is None else note.differences(self._note)
+        listed = "".join(f"\n  - {difference}" for difference in differences)
+        return PublishError(
+            f"{self._folder} holds an unfinished merge of another plan ({leftover}){':' if listed else ''}{listed}",
+            hint=f"Choose another folder, or remove it: hubmerge clean {shlex.quote(str(self._folder))}",
         )
 
     def existing(self, path: str) -> bytes | None:
@@ -108,12 +143,16 @@ class FolderPublisher:
         return None
 
     def stage(self, shard: FinishedShard, notes: bytes = b"") -> StagedShard:
-        """Leaves the shard where it is; it is at the target already."""
+        """Leaves the shard where it is, and notes that it is finished."""
         try:
             if notes:
                 _notes_of(shard.path).write_bytes(notes)
+            with (self._staging / SUMS_FILE).open("a") as sums:
+                sums.write(f"{shard.sha256}  {shard.path.name}\n")
         except OSError as error:
-            raise PublishError(f"cannot write {_notes_of(shard.path)}: {error.strerror}") from error
+            raise PublishError(
+                f"{self._folder}: {error.strerror}", hint="Make room and run the same command."
+            ) from error
         return StagedShard(shard.path.name, shard.size_bytes, shard.sha256, notes)
 
     def publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> Published:
@@ -148,6 +187,15 @@ class FolderPublisher:
         self._drop_lock()
         if self._is_new and self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
+
+
+def read_note(staging: Path) -> PlanNote | None:
+    """Returns what a staging folder is for, None if it does not tell."""
+    try:
+        with (staging / NOTE_FILE).open("rb") as file:
+            return parse_note(file.read(LARGEST_NOTE_BYTES + 1))
+    except OSError:
+        return None
 
 
 def _staged(path: Path) -> StagedShard:

@@ -11,7 +11,6 @@ Every step may be repeated: it first looks for what an earlier attempt, whose an
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,12 +20,20 @@ from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.errors import PublishError
+from hubmerge.publish.abandoned import SHARD_SUFFIX, staged_in_repo, told
+from hubmerge.publish.plan_note import NOTE_FILE, PlanNote
 from hubmerge.publish.publisher import KeptShard, Published, StagedShard
-from hubmerge.publish.refusals import FAILURES, explain, moved_error
+from hubmerge.publish.refusals import FAILURES, explain, moved_error, overtaken
+from hubmerge.publish.workspace import Workspace
 from hubmerge.version import __version__
 from hubmerge.weights.hub_client import HASTY, PATIENT, check_token, retried
 from hubmerge.weights.reference import is_revision
@@ -35,13 +42,14 @@ from hubmerge.weights.shards import FinishedShard
 DEFAULT_BRANCH = "main"
 FINGERPRINT_CHARACTERS = 12
 INDEX_FILENAME = "model.safetensors.index.json"
-SHARD_SUFFIX = ".safetensors"
 NOTES_SUFFIX = ".notes.json"
 """Of the file beside a staged shard that holds its notes."""
 WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json")
 """Files of the target that a new merge replaces as a whole; all others are kept unless the merge writes them."""
 
 EXISTS = 409
+CONFLICT = 412
+"""To a staging branch: another run of the same merge has just committed to it."""
 
 CommitOperation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
@@ -73,11 +81,15 @@ class HubPublisher:
 
     Args:
         fingerprint: The plan's; names the staging branch.
+        note: What the plan is; staged with the first shard, for those who find the branch.
         token: A token that may write; None for the one that the user logged in with.
     """
 
-    def __init__(self, target: HubTarget, *, fingerprint: str, token: str | None = None) -> None:
+    def __init__(
+        self, target: HubTarget, *, fingerprint: str, note: PlanNote | None = None, token: str | None = None
+    ) -> None:
         self._target = target
+        self._note = note
         self._repo = target.repo_id
         self._token = token
         self._api = HfApi(token=token, library_name="hubmerge", library_version=__version__)
@@ -85,20 +97,30 @@ class HubPublisher:
         self._staging_folder = f".{self._branch}"
         self._staging = self._branch
         self._head = ""
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._note_to_stage = note
+        self._is_open = False
+        self._workspace: Workspace | None = None
 
     @property
     def workspace(self) -> Path:
         """A temporary folder (TMPDIR chooses the disk), there from `open` to `close`."""
-        assert self._temporary is not None, "open comes first"
-        return Path(self._temporary.name)
+        assert self._workspace is not None, "open comes first"
+        return self._workspace.path
 
     def open(self) -> Mapping[str, StagedShard]:
         """Creates the repo and the staging branch if need be; what a token may not do is found out here."""
         self._check_target()
         with self._explained("open"):
-            self._temporary = tempfile.TemporaryDirectory(prefix="hubmerge-")
-            return retried(self._open, policy=HASTY)
+            self._workspace = Workspace()
+            staged = retried(self._open, policy=HASTY)
+        self._is_open = True
+        return staged
+
+    def leftovers(self) -> list[str]:
+        """Returns what is staged in the repo for other plans, one sentence each."""
+        with self._explained("read from"):
+            found = retried(lambda: staged_in_repo(self._api, self._repo, without=self._branch), policy=HASTY)
+        return [told(staging, self._note, where=self._repo) for staging in found]
 
     def _check_target(self) -> None:
         if self._target.create_pr and self._target.revision != DEFAULT_BRANCH:
@@ -132,24 +154,57 @@ class HubPublisher:
     def stage(self, shard: FinishedShard, notes: bytes = b"") -> StagedShard:
         """Commits the shard to the staging branch and deletes the local file."""
         name = shard.path.name
+        staged = StagedShard(name, shard.size_bytes, shard.sha256, notes)
         path = f"{self._staging_folder}/{name}"
-        additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=shard.path)]
+        operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=shard.path), *self._noted()]
         if notes:
-            additions.append(CommitOperationAdd(path_in_repo=path + NOTES_SUFFIX, path_or_fileobj=notes))
+            operations.append(CommitOperationAdd(path_in_repo=path + NOTES_SUFFIX, path_or_fileobj=notes))
         with self._explained(f"upload {name} to"):
-            # What has been uploaded stays marked in the additions: another attempt repeats the commit alone.
-            retried(lambda: self._commit(additions, message=f"Stage {name}", revision=self._staging), policy=PATIENT)
+            try:
+                # What has been uploaded stays marked in the operations: another attempt repeats the commit alone.
+                retried(
+                    lambda: self._commit(operations, message=f"Stage {name}", revision=self._staging),
+                    policy=PATIENT,
+                    passing=(CONFLICT,),
+                )
+            except RevisionNotFoundError:
+                self._refuse_if_overtaken(staged)
+                raise
         shard.path.unlink()
-        return StagedShard(name, shard.size_bytes, shard.sha256, notes)
+        return staged
+
+    def _noted(self) -> list[CommitOperationAdd]:
+        """Returns the addition of the note, with the first shard."""
+        note, self._note_to_stage = self._note_to_stage, None
+        path = f"{self._staging_folder}/{NOTE_FILE}"
+        return [] if note is None else [CommitOperationAdd(path_in_repo=path, path_or_fileobj=note.render())]
+
+    def _refuse_if_overtaken(self, shard: StagedShard) -> None:
+        """Raises PublishError if another run has published this very merge, and removed what was staged for it."""
+        head = self._head_of(self._target.revision)
+        sha256s = {file.path: file.lfs.sha256 for file in self._files(head) if file.lfs is not None}
+        if head != self._head and sha256s.get(shard.filename) == shard.sha256:
+            raise overtaken(self._repo, self._page())
 
     def publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> Published:
         """Commits everything to the target in one step and removes what was staged."""
         with self._explained("publish to"):
-            commit = retried(lambda: self._publish(shards, files), policy=PATIENT)
+            commit = self._publish_or_find(shards, files)
             if self._target.create_pr:
                 return Published(self._open_for_review(), commit)
             self._remove_staging()
             return Published(self._page(), commit)
+
+    def _publish_or_find(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> str:
+        """Returns the commit, if need be that of another run of the same merge which was faster."""
+        try:
+            return retried(lambda: self._publish(shards, files), policy=PATIENT)
+        except FAILURES:
+            with suppress(*FAILURES):
+                revision = self._staging if self._target.create_pr else self._target.revision
+                if self._has_arrived(shards, revision, head := self._head_of(revision)):
+                    return head
+            raise
 
     def _publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> str:
         """Returns the commit that shows the merge to readers, or to the reviewers of the pull request."""
@@ -174,8 +229,8 @@ class HubPublisher:
 
     def close(self) -> None:
         """Removes the temporary folder; the staging branch stays until a run has published."""
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        if self._workspace is not None:
+            self._workspace.close()
 
     def _create_repo(self) -> None:
         try:
@@ -304,4 +359,4 @@ class HubPublisher:
         try:
             yield
         except FAILURES as error:
-            raise explain(error, self._repo, action, token=self._token) from error
+            raise explain(error, self._repo, action, token=self._token, was_open=self._is_open) from error

@@ -69,6 +69,9 @@ class Publisher(Protocol):
             PublishError: The target cannot be written, or holds something else.
         """
 
+    def leftovers(self) -> list[str]:
+        """Returns what is staged there for other plans, one sentence each; nothing of it is taken up."""
+
     def existing(self, path: str) -> bytes | None:
         """Returns a small file of the target as it was at `open`, or None if there was none."""
 

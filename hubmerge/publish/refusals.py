@@ -16,8 +16,11 @@ from huggingface_hub.errors import (
 from hubmerge.errors import HubmergeError, PublishError, TargetMovedError
 from hubmerge.weights.hub_client import HTTP_ERROR, no_hub_error, offline_error, reason_of
 
-FAILURES: tuple[type[Exception], ...] = (HTTP_ERROR, OSError, ValueError, EntryNotFoundError)
-"""What a call that writes to the Hub raises when it fails; ValueError is for a name or a card that it refuses."""
+FAILURES: tuple[type[Exception], ...] = (HTTP_ERROR, OSError, ValueError, RuntimeError, EntryNotFoundError)
+"""What a call that writes to the Hub raises when it fails.
+
+ValueError is for a name or a card that it refuses, RuntimeError for an upload that did not arrive.
+"""
 
 REFUSALS = frozenset({400, 405, 413, 422})
 """Answers that another run would get again; 404 is not one, since it would make a staging branch that vanished anew."""
@@ -25,7 +28,7 @@ REFUSALS = frozenset({400, 405, 413, 422})
 GO_ON = "Run the same command again; it goes on from what has arrived."
 
 
-def explain(error: Exception, repo_id: str, action: str, *, token: str | None) -> HubmergeError:
+def explain(error: Exception, repo_id: str, action: str, *, token: str | None, was_open: bool = False) -> HubmergeError:
     """Returns the error to raise for what the Hub answered.
 
     Args:
@@ -33,12 +36,18 @@ def explain(error: Exception, repo_id: str, action: str, *, token: str | None) -
         repo_id: The target.
         action: What was tried, such as "upload a.safetensors to".
         token: What the question was asked with; None for the stored one, if there is one.
+        was_open: Whether the repo was there and could be written a while ago.
     """
     match error:
         case OfflineModeIsEnabled():
             return offline_error()
         case HFValidationError():
             return PublishError(f"{repo_id!r} is not a possible name of a repo on the Hub", hint="Name it OWNER/NAME.")
+        case RepositoryNotFoundError() if was_open:
+            return PublishError(
+                f"{repo_id} is gone: it was deleted or renamed while the merge ran, or the token lost its access",
+                hint="Run the same command again to make it anew, or name the repo as it is called now.",
+            )
         case RepositoryNotFoundError():
             return no_write_access(repo_id, error)
         case HfHubHTTPError():
@@ -53,6 +62,14 @@ def moved_error(repo_id: str) -> TargetMovedError:
     return TargetMovedError(
         f"{repo_id} got another commit while the merge ran; nothing was published",
         hint="Run the same command again; it takes up the shards that are finished.",
+    )
+
+
+def overtaken(repo_id: str, page: str) -> PublishError:
+    """Returns the error for a merge that another run has published, whose page is given."""
+    return PublishError(
+        f"another run of the same merge has published it to {repo_id} while this one ran",
+        hint=f"Nothing is left to do: {page}",
     )
 
 

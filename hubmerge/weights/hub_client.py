@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,19 +83,33 @@ HASTY = RetryPolicy(attempts=4)
 """For the first questions, where somebody waits for the answer."""
 
 
-def retried(ask: Callable[[], Answer], *, policy: RetryPolicy, sleep: Callable[[float], None] = time.sleep) -> Answer:
-    """Returns the answer to a question that huggingface_hub asks once; its own error if it keeps failing."""
+def retried(
+    ask: Callable[[], Answer],
+    *,
+    policy: RetryPolicy,
+    passing: Collection[int] = (),
+    sleep: Callable[[float], None] = time.sleep,
+) -> Answer:
+    """Returns the answer to a question that huggingface_hub asks once; its own error if it keeps failing.
+
+    Args:
+        ask: May be called several times.
+        policy: How patiently.
+        passing: Statuses that another try may mend here, beside those that it always may.
+        sleep: Waits.
+    """
     failures = 0
     while True:
         _limit_silence()
         try:
             return ask()
-        except HTTP_ERROR as error:
+        except (HTTP_ERROR, RuntimeError) as error:
             failures += 1
-            passing = _passing_error_of(error)
-            if passing is None or failures >= policy.attempts:
-                raise
-            sleep(policy.wait_seconds(failures, passing))
+            unwrapped = _cause_of(error)
+            cause = _passing_error_of(unwrapped, passing)
+            if cause is None or failures >= policy.attempts:
+                raise unwrapped from None
+            sleep(policy.wait_seconds(failures, cause))
 
 
 @contextmanager
@@ -196,8 +210,14 @@ def _set_time_limit(request: Any) -> None:
         }
 
 
-def _passing_error_of(error: Exception) -> PassingError | None:
-    if not isinstance(error, HfHubHTTPError):
+def _cause_of(error: Exception) -> Exception:
+    """Returns the HTTP error in a RuntimeError, in which huggingface_hub wraps those of uploads, if there is one."""
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, HTTP_ERROR) else error
+
+
+def _passing_error_of(error: Exception, also: Collection[int]) -> PassingError | None:
+    if not isinstance(error, HfHubHTTPError) or error.response.status_code in also:
         return PassingError(reason_of(error))
     try:
         check_passing_status(error.response)

@@ -116,10 +116,17 @@ class HubFiles:
         self._descriptors.close()
 
     def _find_in_cache(self, entry: FileEntry) -> Path | None:
+        """Returns the cached file if it has the size and, where the cache names its blobs, the hash of the listing."""
         found = try_to_load_from_cache(self.repo_id, entry.path, revision=self.sha)
-        if not isinstance(found, str) or Path(found).stat().st_size != entry.size_bytes:
+        if not isinstance(found, str):
             return None
-        return Path(found).resolve()
+        path = Path(found).resolve()
+        try:
+            is_complete = path.stat().st_size == entry.size_bytes
+        except OSError:  # the cache was cleaned this moment
+            return None
+        is_named = path.parent.name != "blobs" or path.name in (entry.sha256, entry.blob_id)
+        return path if is_complete and is_named else None
 
     def _download(self, path: str, start: int, buffer: memoryview) -> None:
         """Fills the buffer, going on after each failure from the last byte that arrived."""

@@ -89,14 +89,10 @@ def _check_numbering(label: str, weights: Iterable[str]) -> None:
     present = set(weights)
     matches = [match for match in map(_NUMBERED.fullmatch, sorted(present)) if match]
     series = {(match["stem"], match["total"]) for match in matches}
-    wanted = (f"{stem}-{number:05}-of-{total}.safetensors" for stem, total in series for number in _count_to(total))
-    missing = sorted(set(wanted) - present)
-    if missing:
-        raise SourceError(f"{label} lacks {abbreviated(missing)}")
-
-
-def _count_to(total: str) -> range:
-    return range(1, int(total) + 1)
+    for stem, total in sorted(series):
+        wanted = (f"{stem}-{number:05}-of-{total}.safetensors" for number in range(1, int(total) + 1))
+        if missing := [name for name in wanted if name not in present]:
+            raise SourceError(f"{label} lacks {abbreviated(missing)}")
 
 
 def abbreviated(names: Sequence[str], *, most: int = 3) -> str:

@@ -10,7 +10,7 @@ from huggingface_hub.hf_api import RepoFile
 from hubmerge.errors import SourceError
 from hubmerge.version import __version__
 from hubmerge.weights.files import FileEntry, Files, LocalFiles
-from hubmerge.weights.hub_client import HASTY, check_token, retried
+from hubmerge.weights.hub_client import HASTY, check_token, no_hub_error, retried
 from hubmerge.weights.hub_errors import HUB_FAILURES, explain
 from hubmerge.weights.hub_files import HubFiles
 from hubmerge.weights.reference import ModelRef
@@ -60,7 +60,8 @@ def _open_repo(ref: ModelRef, *, token: str | bool | None) -> Snapshot:
         info = retried(
             lambda: api.model_info(ref.path, revision=ref.revision, timeout=HASTY.timeout_seconds), policy=HASTY
         )
-        assert info.sha is not None, "the Hub tells the commit of a revision"
+        if info.sha is None:
+            raise no_hub_error(ref.path)
         # By commit: the branch may move between two questions.
         tree = api.list_repo_tree(ref.path, revision=info.sha, recursive=True)
         entries = [_entry_of(file) for file in tree if isinstance(file, RepoFile)]

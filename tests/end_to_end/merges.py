@@ -82,7 +82,9 @@ def staged_shards(api: HfApi, repo: str) -> list[str]:
         return []
     branches = [branch.name for branch in api.list_repo_refs(repo).branches if branch.name.startswith("hubmerge/")]
     paths = [path for branch in branches for path in api.list_repo_files(repo, revision=branch)]
-    return sorted(path.rpartition("/")[2] for path in paths if path.startswith(".hubmerge/"))
+    return sorted(
+        path.rpartition("/")[2] for path in paths if path.startswith(".hubmerge/") and path.endswith(".safetensors")
+    )
 
 
 def weight_bytes_read(hub: LocalHub) -> int:

@@ -128,3 +128,32 @@ def test_a_push_killed_when_it_had_published_has_nothing_left_to_do(
     assert weight_bytes_read(hub) == parents.header_bytes
     assert (shard_hashes(api, repo), api.model_info(repo).sha) == (expected, head)
     assert staged_shards(api, repo) == []
+
+
+def test_a_push_killed_at_any_kind_of_change_to_the_hub_goes_on(
+    hub: LocalHub,
+    api: HfApi,
+    parents: Parents,
+    expected: Mapping[str, str],
+    processes: ForkServerContext,
+    tmp_path: Path,
+) -> None:
+    repo = new_repo()
+    push = Push(processes, tmp_path, parents, repo, hub.token)
+    for change in (
+        "POST /api/repos/create",
+        f"POST /api/models/{repo}/branch/",
+        f"POST /api/models/{repo}/preupload/",
+        f"POST /api/models/{repo}/commit/hubmerge",
+        f"POST /api/models/{repo}/commit/main",
+        f"DELETE /api/models/{repo}/branch/",
+    ):
+        hub.requests.clear()
+        push.kill_when(lambda: bool(hub.requests.matching(change)))  # noqa: B023
+        hub.faults.clear()
+        if api.repo_exists(repo):
+            states = [shard_hashes(api, repo, commit.commit_id) for commit in api.list_repo_commits(repo)]
+            assert all(state in ({}, expected) for state in states)
+    push.finish()
+    assert shard_hashes(api, repo) == expected
+    assert staged_shards(api, repo) == []

@@ -6,12 +6,17 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
 from hubmerge.merge.progress import Silent, Stage
 from hubmerge.merge.stream import StreamOptions
+
+CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 OPTIONS = MergeOptions(shard_bytes=5_000, stream=StreamOptions(threads=2), diagnostics=False)
 """Files small enough for a handful of them."""
@@ -57,11 +62,45 @@ def _merge_and_die(recipe: dict[str, Any], folder: Path, moment: str, calls: int
         "tensor": DyingAt(Stage.MERGE, countdown),
         "shard": DyingAt(Stage.STAGE, countdown),
     }.get(moment, Silent())
+    if moment == "event":
+        _call_at_changes(folder, lambda kind: countdown())
     if moment == "move":
         _die_while_moving(folder, countdown)
     if moment == "tidy":
         shutil.rmtree = lambda path: countdown()  # type: ignore[assignment]
     merge_to_folder(recipe, folder, options=OPTIONS, progress=progress)
+
+
+def events_of(recipe: dict[str, Any], folder: Path) -> list[str]:
+    """Returns the changes that a merge makes to its folder, in order: `os.rename *.safetensors`."""
+    log = folder.with_suffix(".log")
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_merge_and_record, args=(recipe, folder, log))
+    process.start()
+    process.join(60)
+    return log.read_text().splitlines()
+
+
+def _merge_and_record(recipe: dict[str, Any], folder: Path, log: Path) -> None:
+    kinds: list[str] = []
+    _call_at_changes(folder, kinds.append)
+    merge_to_folder(recipe, folder, options=OPTIONS)
+    log.write_text("\n".join(kinds))
+
+
+def _call_at_changes(folder: Path, call: Callable[[str], object]) -> None:
+    """Calls with the kind of every change to the folder just before it is made."""
+    root = str(folder)
+
+    def note(event: str, details: tuple[object, ...]) -> None:
+        if event not in CHANGES or not str(details[0]).startswith(root):
+            return
+        if event == "open" and not (isinstance(details[2], int) and details[2] & WRITING):
+            return
+        name = Path(str(details[0])).name
+        call(f"{event} {Path(name).suffix or name}")
+
+    sys.addaudithook(note)
 
 
 def _die_while_moving(folder: Path, countdown: Countdown) -> None:

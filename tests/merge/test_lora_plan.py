@@ -15,11 +15,12 @@ from hubmerge.errors import PlanError, SourceError
 from hubmerge.localhub import LocalHub
 from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.memory import memory_bytes
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe, planned_licence
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
-from hubmerge.merge.summary import memory_bytes, plan_summary
+from hubmerge.merge.summary import plan_summary
 from tests.adapters import change_config, change_tensors, rename_tensors, write_adapter
 from tests.checkpoints import push_folder, write_llama
 from tests.merge.recipes import whole

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hubmerge.errors import PublishError
-from hubmerge.publish import FolderPublisher, StagedShard
+from hubmerge.publish import FolderPublisher, PlanNote, StagedShard
 from hubmerge.weights.shards import FinishedShard, ShardFile
 
 PRINT = "0123456789abcdef" * 4
@@ -32,7 +32,7 @@ def test_nothing_but_the_hidden_staging_folder_is_seen_until_publish(tmp_path: P
     publisher = publisher_of(tmp_path / "a" / "out")
     assert publisher.open() == {}
     shard = publisher.stage(finished(publisher, "model.safetensors"))
-    assert names(tmp_path / "a" / "out") == [f"{STAGING}/model.safetensors"]
+    assert names(tmp_path / "a" / "out") == [f"{STAGING}/SHA256SUMS", f"{STAGING}/model.safetensors"]
     files = {"config.json": b"{}", "additional_chat_templates/tool_use.jinja": b"{{ x }}"}
     published = publisher.publish([shard], files)
     publisher.close()
@@ -64,11 +64,9 @@ def test_what_another_recipe_left_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(PublishError) as caught:
         publisher_of(tmp_path / "my model").open()
     assert str(caught.value) == (
-        f"{tmp_path}/my model holds an unfinished merge of another recipe (.hubmerge-ffffffffffff)"
+        f"{tmp_path}/my model holds an unfinished merge of another plan (.hubmerge-ffffffffffff)"
     )
-    assert caught.value.hint == (
-        f"Delete it, or choose another folder: rm -r '{tmp_path}/my model/.hubmerge-ffffffffffff'"
-    )
+    assert caught.value.hint == f"Choose another folder, or remove it: hubmerge clean '{tmp_path}/my model'"
     assert names(tmp_path / "my model") == [".hubmerge-ffffffffffff/model.safetensors"]
 
 
@@ -93,7 +91,7 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path: Path) -> Non
 def test_finished_shards_of_the_same_plan_are_found_with_their_hashes(tmp_path: Path) -> None:
     first = publisher_of(tmp_path / "out")
     first.open()
-    finished(first, "model-00001-of-00002.safetensors", b"one")
+    first.stage(finished(first, "model-00001-of-00002.safetensors", b"one"))
     ShardFile.create(first.workspace / "model-00002-of-00002.safetensors", b"tw", size_bytes=3)
     first.close()
     assert publisher_of(tmp_path / "out").open() == {
@@ -130,3 +128,34 @@ def test_two_runs_never_write_to_the_same_staging_folder(tmp_path: Path) -> None
     unfinished.abort()
     first.close()
     second.open()
+
+
+def test_a_shard_that_is_not_as_it_was_staged_is_made_again(tmp_path: Path) -> None:
+    first = publisher_of(tmp_path / "out")
+    first.open()
+    kept, spoiled = "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"
+    for name in (kept, spoiled):
+        first.stage(finished(first, name))
+    unnoted = finished(first, "model-00003-of-00003.safetensors")
+    (first.workspace / spoiled).write_bytes(b"Weights")
+    first.close()
+    second = publisher_of(tmp_path / "out")
+    assert list(second.open()) == [kept]
+    assert not unnoted.path.exists()
+    assert not (second.workspace / spoiled).exists()
+
+
+def test_an_unfinished_merge_of_another_plan_shows_what_changed(tmp_path: Path) -> None:
+    before = PlanNote({"hubmerge": "1.0", "parents": {"a/b": "1" * 40}, "recipe": {"models": [{"weight": 0.5}]}})
+    now = PlanNote({"hubmerge": "1.1", "parents": {"a/b": "2" * 40}, "recipe": {"models": [{"weight": 0.25}]}})
+    earlier = FolderPublisher(tmp_path, fingerprint="f" * 64, note=before)
+    earlier.open()
+    earlier.stage(finished(earlier, "model.safetensors"))
+    with pytest.raises(PublishError) as caught:
+        FolderPublisher(tmp_path, fingerprint=PRINT, note=now).open()
+    assert str(caught.value) == (
+        f"{tmp_path} holds an unfinished merge of another plan (.hubmerge-ffffffffffff):\n"
+        "  - hubmerge: was 1.0, is 1.1\n"
+        f"  - parents.a/b: was {'1' * 40}, is {'2' * 40}\n"
+        "  - recipe.models[0].weight: was 0.5, is 0.25"
+    )

@@ -127,5 +127,5 @@ def test_shards_of_another_plan_are_never_taken_up(place: Place) -> None:
     try:
         assert other.open() == {}
     except PublishError as error:
-        assert "holds an unfinished merge of another recipe" in str(error)  # noqa: PT017
+        assert "holds an unfinished merge of another plan" in str(error)  # noqa: PT017
     other.close()

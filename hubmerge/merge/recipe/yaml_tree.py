@@ -13,12 +13,16 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 from hubmerge.errors import RecipeError
+from hubmerge.weights.front_matter import MOST_OPEN_BRACKETS, open_brackets
 
 MAX_CHARACTERS = 1_000_000
 """A recipe of 40 models with a gradient over 80 layers in each has 60 thousand."""
 MAX_DEPTH = 100
 MAX_ITEMS = 200_000
 """Values after aliases are expanded; nine anchors that each repeat the one before ten times would make a billion."""
+
+MAX_NUMBER_CHARACTERS = 100
+"""Longer ones take ever longer to read, and some cannot be written again."""
 
 YamlScalar: TypeAlias = "str | int | float | bool | None"
 
@@ -86,6 +90,8 @@ def documents(text: str, *, with_lines: bool = True) -> list[Item]:
     """
     if len(text) > MAX_CHARACTERS:
         raise RecipeError(f"a recipe has at most {MAX_CHARACTERS:,} characters, and this has {len(text):,}")
+    if open_brackets(text) > MOST_OPEN_BRACKETS:
+        raise _too_deep()
     tree = _Tree(with_lines=with_lines)
     nodes = (node for node in _composed(text) if node.tag != f"{_TAG}null")
     return [tree.item(node, path="", line=node.start_mark.line + 1, depth=0) for node in nodes]
@@ -188,6 +194,8 @@ class _Tree:
             return str(node.value)
         if name not in ("int", "float", "bool", "null"):
             raise _tagged(node, path, line)
+        if len(node.value) > MAX_NUMBER_CHARACTERS:
+            raise _error(path, line, f"`{node.value[:40]}...` is too long for a value of the type {name}")
         try:
             value: YamlScalar = getattr(self._constructor, f"construct_yaml_{name}")(node)
         except (ValueError, KeyError, IndexError):

@@ -1,0 +1,32 @@
+"""What a staging is for, written into it by the run that began it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import yaml
+
+from hubmerge.merge.normalise import normalised_recipe
+from hubmerge.merge.plan import Parent, Plan
+from hubmerge.publish import PlanNote
+from hubmerge.version import __version__
+
+
+def plan_note(plan: Plan) -> PlanNote:
+    """Returns the version, the parents, the recipe in full and the output files of a plan."""
+    return PlanNote(
+        {
+            "hubmerge": __version__,
+            "parents": {str(parent.ref): _version(parent) for parent in plan.parents},
+            "recipe": yaml.safe_load(normalised_recipe(plan)),
+            "output": {"files": len(plan.shards), "size_bytes": plan.write_bytes},
+        }
+    )
+
+
+def _version(parent: Parent) -> str:
+    """Returns the commit; for a folder a digest of its weight files' names, sizes and times."""
+    if parent.sha is not None:
+        return parent.sha
+    return "files " + hashlib.sha256(json.dumps(parent.files).encode()).hexdigest()[:12]
