@@ -68,10 +68,14 @@ def _look(recipe: Path, sample: Sample, given: dict[str, Any]) -> tuple[Diagnost
 
 
 def _write_picture(found: Diagnostics, path: Path) -> None:
+    from hubmerge.diagnostics.panels import panels
     from hubmerge.diagnostics.report import draw
     from hubmerge.errors import HubmergeError
 
-    picture = draw(found)
+    shown = panels(found)
+    if not shown:
+        raise HubmergeError("there is nothing to draw: in no layer is one model compared with another")
+    picture = draw(found, shown)
     if picture is None:
         raise HubmergeError("a heat map needs matplotlib", hint="pip install 'hubmerge[plots]'")
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hubmerge.card.facts import DiagnosticsFacts
@@ -10,7 +10,7 @@ from hubmerge.diagnostics.diagnostics import Diagnostics
 from hubmerge.diagnostics.document import DIAGNOSTICS_FILE, NO_NOTES, render_diagnostics
 from hubmerge.diagnostics.heat_map import PICTURE_FILE, draw_heat_map
 from hubmerge.diagnostics.meaning import sentences, warnings
-from hubmerge.diagnostics.panels import panels
+from hubmerge.diagnostics.panels import Panel, panels
 
 NO_MATPLOTLIB = "The card has no heat map of the merge, which needs matplotlib: pip install 'hubmerge[plots]'"
 
@@ -39,8 +39,9 @@ def report_on(diagnostics: Diagnostics, *, say: Callable[[str], None], notes: Ma
     problems = warnings(diagnostics)
     if not diagnostics.cells and not problems:
         return NO_REPORT
-    picture = draw(diagnostics)
-    if picture is None and diagnostics.cells:
+    shown = panels(diagnostics)
+    picture = draw(diagnostics, shown) if shown else None
+    if shown and picture is None:
         say(NO_MATPLOTLIB)
     document = render_diagnostics(diagnostics, sentences=meaning, notes=notes).encode()
     files = {DIAGNOSTICS_FILE: document} | ({PICTURE_FILE: picture} if picture else {})
@@ -50,11 +51,8 @@ def report_on(diagnostics: Diagnostics, *, say: Callable[[str], None], notes: Ma
     return Report(files, facts)
 
 
-def draw(diagnostics: Diagnostics) -> bytes | None:
-    """Returns the picture; None where there is nothing to draw, or nothing to draw with."""
-    shown = panels(diagnostics)
-    if not shown:
-        return None
+def draw(diagnostics: Diagnostics, shown: Sequence[Panel]) -> bytes | None:
+    """Returns the picture of at least one panel; None where there is nothing to draw with."""
     return draw_heat_map(shown, title=f"{diagnostics.method}, by role and layer", note=f"{basis(diagnostics)} {GREY}")
 
 

@@ -16,7 +16,7 @@ from hubmerge.localhub import LocalHub
 from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
 from hubmerge.merge.preview import preview_card
 from hubmerge.weights.shards import hash_file
-from tests.end_to_end.merges import SHARD_BYTES, Parents, new_repo, shard_hashes, weight_bytes_read
+from tests.end_to_end.merges import SHARD_BYTES, Parents, new_repo, shard_hashes, weight_bytes_read, write_parents
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = MergeOptions(shard_bytes=SHARD_BYTES, seed=7)
@@ -80,14 +80,13 @@ def test_the_written_out_recipe_gives_the_same_bytes(
     assert hashes == shard_hashes(api, published)
 
 
-def test_a_parents_card_is_read_at_the_commit_that_is_merged(api: HfApi, hub: LocalHub, parents: Parents) -> None:
-    first, second = parents.repos
+def test_a_parents_card_is_read_at_the_commit_that_is_merged(api: HfApi, hub: LocalHub, tmp_path: Path) -> None:
+    first, second = write_parents(tmp_path, hub.token, owner="local").repos
     old = api.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n", path_in_repo="README.md", repo_id=first).oid
     api.upload_file(path_or_fileobj=b"---\nlicense: gpl-3.0\n---\n", path_in_repo="README.md", repo_id=first)
     models = [{"model": f"{first}@{old}", "parameters": {"weight": 1}}, {"model": second, "parameters": {"weight": 1}}]
     recipe = {"merge_method": "linear", "models": models, "dtype": "bfloat16"}
     card = preview_card(recipe, options=MergeOptions(source_token=hub.token, lineage=False))
-    api.delete_file("README.md", first)
     assert f"| `{old[:7]}` | weight 1 | mit |" in card
 
 
