@@ -20,9 +20,10 @@ from hubmerge.extract.plan import ExtractOptions, ExtractPlan
 from hubmerge.extract.progress import Progress, Stage
 from hubmerge.extract.report import Outcome
 from hubmerge.extract.spool import Spool, Spooled
-from hubmerge.merge.evaluate import Source, evaluate
+from hubmerge.merge.evaluate import evaluate
 from hubmerge.merge.expr import Expr, Merge, loads
 from hubmerge.merge.methods.method import Settings
+from hubmerge.merge.nodes import Source
 from hubmerge.merge.read_ahead import ReadAhead
 from hubmerge.weights.dtypes import FLOAT_NAMES
 from hubmerge.weights.files import Files

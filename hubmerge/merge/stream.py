@@ -20,8 +20,9 @@ import numpy as np
 
 from hubmerge.errors import MergeError
 from hubmerge.lazy_torch import torch
-from hubmerge.merge.evaluate import Bytes, evaluate, needs_torch, rounded
+from hubmerge.merge.evaluate import evaluate, needs_torch
 from hubmerge.merge.expr import Expr, Gate, Load, Same
+from hubmerge.merge.nodes import Bytes, rounded
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from hubmerge.lazy_torch import torch
-from hubmerge.merge.evaluate import Bytes, evaluate
+from hubmerge.merge.evaluate import evaluate
 from hubmerge.merge.expr import AddLora, Dithered, Expr, Load
 from hubmerge.merge.layers import layer_index, main_stack, part_in_layer
+from hubmerge.merge.nodes import Bytes
 from hubmerge.merge.pipeline import OpenMerge
 from hubmerge.merge.plan import OutputTensor, Plan
 from hubmerge.merge.read_ahead import ReadAhead

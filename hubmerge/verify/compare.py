@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hubmerge.merge.evaluate import Bytes
+from hubmerge.merge.nodes import Bytes
 from hubmerge.weights.header import ITEM_BITS
 
 MANTISSA_BITS = {"F16": 10, "BF16": 7, "F32": 23, "F64": 52}

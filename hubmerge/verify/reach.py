@@ -7,9 +7,10 @@ from collections import Counter
 import numpy as np
 
 from hubmerge.errors import MergeError
-from hubmerge.merge.evaluate import Bytes, evaluate
+from hubmerge.merge.evaluate import evaluate
 from hubmerge.merge.expr import AddLora, Expr, Load, Same, loads
 from hubmerge.merge.methods.method import Block
+from hubmerge.merge.nodes import Bytes
 from hubmerge.merge.plan import OutputTensor
 from hubmerge.weights.dtypes import is_float
 from hubmerge.weights.header import item_size

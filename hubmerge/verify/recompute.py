@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hubmerge.merge.evaluate import Bytes, evaluate, needs_torch
+from hubmerge.merge.evaluate import evaluate, needs_torch
 from hubmerge.merge.expr import Gate, Load, Same, loads
 from hubmerge.merge.methods.method import Block
 from hubmerge.merge.moe.gates import find_gates
+from hubmerge.merge.nodes import Bytes
 from hubmerge.merge.plan import OutputTensor
 from hubmerge.merge.progress import Silent
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead, StoredTensor

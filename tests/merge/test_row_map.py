@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubmerge.merge.evaluate import Bytes, evaluate
+from hubmerge.merge.evaluate import evaluate
 from hubmerge.merge.expr import Expr, Load, Merge, RemapRows, loads
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS, Settings
+from hubmerge.merge.nodes import Bytes
 from hubmerge.merge.row_map import Pick, row_map
 from hubmerge.weights.header import TensorInfo
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hubmerge.merge.evaluate import Bytes
+from hubmerge.merge.nodes import Bytes
 from hubmerge.verify.compare import Differences, decoded
 
 CODES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from hubmerge.errors import RecipeError
-from hubmerge.merge import evaluate
+from hubmerge.merge import nodes
 from hubmerge.merge.pipeline import merge_to_folder, plan_recipe
 from hubmerge.merge.plan import model_refs
 from hubmerge.merge.recipe import load_recipe
@@ -77,7 +77,7 @@ class _Counted:
         self.most_alive = 0
         self._alive: dict[int, set[int]] = {}
         counted = self
-        whole = evaluate._Held._whole
+        whole = nodes.Held._whole
 
         def count(node: Any) -> torch.Tensor:
             is_new = node._values is None
@@ -86,7 +86,7 @@ class _Counted:
                 counted._born(node)
             return values
 
-        monkeypatch.setattr(evaluate._Held, "_whole", count)
+        monkeypatch.setattr(nodes.Held, "_whole", count)
 
     def _born(self, node: Any) -> None:
         thread = threading.get_ident()
