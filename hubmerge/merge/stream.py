@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 Watcher = Callable[[OutputTensor], Watch]
 """Gives what looks at a tensor while it is made."""
 
-COPY_BYTES = 4 << 20
-"""Bytes of a tensor that is only copied, moved at a time."""
+COPY_BYTES = 1 << 18
+"""Bytes of a tensor that is only copied, moved at a time: they stay in a core's cache until they are hashed."""
 
 
 NO_GATES: Mapping[Gate, Tensor] = MappingProxyType({})
