@@ -45,7 +45,7 @@ LAYERS = (
     ("merge.assemble", "merge.adapted", "merge.result_config"),
     ("merge.token_rules", "merge.token_tables", "merge.vocabularies", "merge.chat_template"),
     ("merge.moe.target", "merge.moe.assemble", "merge.moe.check"),
-    ("merge.plan", "merge.fingerprint"),
+    ("merge.planner", "merge.plan", "merge.fingerprint"),
     ("lineage",),
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress"),
     ("merge.windows", "merge.read_ahead", "merge.stream"),
