@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubmerge.cli.errors import harmless
-from hubmerge.cli.options import adding, merge_options, recipe_options
+from hubmerge.cli.options import adding, merge_options, recipe_options, target_token_option
 
 if TYPE_CHECKING:
     from hubmerge.existing.renewal import CardOptions, Renewal
@@ -32,13 +32,7 @@ card_options = adding(
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Template of the card, in place of the shipped one.",
     ),
-    click.option(
-        "--target-token",
-        metavar="TOKEN",
-        envvar="HUBMERGE_TARGET_TOKEN",
-        show_envvar=True,
-        help="For writing to a repo, in place of the stored token.",
-    ),
+    target_token_option("For writing to a repo"),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
 )
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubmerge.cli.options import target_token_option
+
 if TYPE_CHECKING:
     from hubmerge.publish.abandoned import Staging
 
@@ -17,13 +19,7 @@ if TYPE_CHECKING:
 @click.argument("place", metavar="REPO|DIR")
 @click.option("--yes", "-y", is_flag=True, help="Remove them without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON; removes them only with --yes.")
-@click.option(
-    "--target-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_TARGET_TOKEN",
-    show_envvar=True,
-    help="For writing to REPO, in place of the stored token.",
-)
+@target_token_option("For writing to REPO")
 def clean(place: str, yes: bool, as_json: bool, target_token: str | None) -> None:
     """List the unfinished merges in a Hub repo or a folder, and remove them.
 

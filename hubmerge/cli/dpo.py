@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubmerge.cli.options import adding, recipe_options, run_options
+from hubmerge.cli.options import adding, recipe_options, run_options, target_token_option
 
 if TYPE_CHECKING:
     from hubmerge.trainer.run import Tuned
@@ -51,13 +51,7 @@ tuning_options = adding(
     click.option("--round", metavar="nearest|stochastic", help="How the folded weights are rounded."),
     click.option("--fold-base", metavar="original|nf4", help="What the adapter is added to."),
     click.option("--work-dir", type=click.Path(path_type=Path), help="For checkpoints [default: the user's cache]."),
-    click.option(
-        "--target-token",
-        metavar="TOKEN",
-        envvar="HUBMERGE_TARGET_TOKEN",
-        show_envvar=True,
-        help="For writing to REPO_ID, in place of the stored token.",
-    ),
+    target_token_option("For writing to REPO_ID"),
     click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and end."),
 )
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubmerge.cli.options import source_token_option
+
 if TYPE_CHECKING:
     from hubmerge.extract.plan import ExtractOptions
 
@@ -60,13 +62,7 @@ DEFAULT_MAX_RANK = 256
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="NUMBER", help="Tensors worked on at a time [default: the cores]."
 )
-@click.option(
-    "--source-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_SOURCE_TOKEN",
-    show_envvar=True,
-    help="For reading the models, in place of the stored token.",
-)
+@source_token_option("For reading the models")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 def extract_lora(finetuned: str, base: str, out_dir: Path, as_json: bool, quiet: bool, **given: Any) -> None:

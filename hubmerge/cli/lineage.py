@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from hubmerge.cli.options import source_token_option
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -30,13 +32,7 @@ CONSENT_NEEDED = 3
 @click.option("--json", "form", flag_value="json", help="Print the graph, or what --audit finds, as JSON.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print a flowchart for a Markdown page.")
 @click.option("--svg", type=click.File("w", "utf-8", lazy=True), metavar="FILE", help="Draw it into FILE.")
-@click.option(
-    "--source-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_SOURCE_TOKEN",
-    show_envvar=True,
-    help="For reading the models, in place of the stored token.",
-)
+@source_token_option("For reading the models")
 def lineage(
     repo: str, depth: int, is_audit: bool, form: str | None, svg: TextIO | None, source_token: str | None
 ) -> None:

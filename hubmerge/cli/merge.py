@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubmerge.cli.on_job import can_run_as_job
-from hubmerge.cli.options import merge_options, recipe_options, run_options
+from hubmerge.cli.options import merge_options, recipe_options, run_options, target_token_option
 
 if TYPE_CHECKING:
     from hubmerge.card.facts import LicenceDecision
@@ -78,13 +78,7 @@ def merge(recipe: Path, out_dir: Path, as_json: bool, quiet: bool, **given: Any)
 )
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
 @click.option("--commit-message", metavar="TEXT", help="Title of the commit or the pull request.")
-@click.option(
-    "--target-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_TARGET_TOKEN",
-    show_envvar=True,
-    help="For writing to REPO_ID, in place of the stored token.",
-)
+@target_token_option("For writing to REPO_ID")
 @recipe_options
 @run_options
 @can_run_as_job

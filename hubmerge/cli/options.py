@@ -40,6 +40,26 @@ def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return add
 
 
+def source_token_option(use: str) -> Callable[[Command], Command]:
+    """Returns the option of a token to read with; `use` is said in the help."""
+    return _token_option("source", use)
+
+
+def target_token_option(use: str) -> Callable[[Command], Command]:
+    """Returns the option of a token to write with."""
+    return _token_option("target", use)
+
+
+def _token_option(side: str, use: str) -> Callable[[Command], Command]:
+    return click.option(
+        f"--{side}-token",
+        metavar="TOKEN",
+        envvar=f"HUBMERGE_{side.upper()}_TOKEN",
+        show_envvar=True,
+        help=f"{use}, in place of the stored token.",
+    )
+
+
 recipe_options = adding(
     click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
     click.option(
@@ -51,13 +71,7 @@ recipe_options = adding(
     click.option(
         "--shard-size", type=size, default="4GB", show_default=True, help="Most bytes of tensors in one output file."
     ),
-    click.option(
-        "--source-token",
-        metavar="TOKEN",
-        envvar="HUBMERGE_SOURCE_TOKEN",
-        show_envvar=True,
-        help="For reading the parents, in place of the stored token.",
-    ),
+    source_token_option("For reading the parents"),
     click.option(
         "--memory-budget",
         type=size,

@@ -9,7 +9,7 @@ import click
 
 from hubmerge.cli.errors import harmless
 from hubmerge.cli.merge import merge_display
-from hubmerge.cli.options import merge_options, run_options
+from hubmerge.cli.options import merge_options, run_options, source_token_option, target_token_option
 from hubmerge.cli.status import status_sentence
 
 if TYPE_CHECKING:
@@ -23,20 +23,8 @@ if TYPE_CHECKING:
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
 @click.option("--tag", metavar="NAME", help="Tag the new commit.")
 @click.option("--commit-message", metavar="TEXT", help="Title of the commit or the pull request.")
-@click.option(
-    "--source-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_SOURCE_TOKEN",
-    show_envvar=True,
-    help="For reading the parents, in place of the stored token.",
-)
-@click.option(
-    "--target-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_TARGET_TOKEN",
-    show_envvar=True,
-    help="For writing to REPO, in place of the stored token.",
-)
+@source_token_option("For reading the parents")
+@target_token_option("For writing to REPO")
 @run_options
 def republish(repo_id: str, dry_run: bool, as_json: bool, quiet: bool, **given: Any) -> None:
     """Make the merge in REPO again from its parents as they are now.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubmerge.cli.errors import harmless
+from hubmerge.cli.options import source_token_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,13 +24,7 @@ STALE = 10
 @click.command()
 @click.argument("source", metavar="REPO|RECIPE")
 @click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors.")
-@click.option(
-    "--source-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_SOURCE_TOKEN",
-    show_envvar=True,
-    help="For reading the models, in place of the stored token.",
-)
+@source_token_option("For reading the models")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing; the exit code says it.")
 def status(source: str, lenient: bool, source_token: str | None, as_json: bool, quiet: bool) -> None:

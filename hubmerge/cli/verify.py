@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubmerge.cli.errors import harmless
+from hubmerge.cli.options import source_token_option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -48,13 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--attest", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write an in-toto statement."
 )
-@click.option(
-    "--source-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_SOURCE_TOKEN",
-    show_envvar=True,
-    help="For reading the merge and its parents, in place of the stored token.",
-)
+@source_token_option("For reading the merge and its parents")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 def verify(  # one option a parameter

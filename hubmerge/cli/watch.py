@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubmerge.cli.errors import harmless
+from hubmerge.cli.options import source_token_option
 
 if TYPE_CHECKING:
     from hubmerge.automation.watch import Watch
@@ -21,13 +22,7 @@ if TYPE_CHECKING:
 @click.option("--flavor", help="Hardware of the jobs [default: cpu-upgrade].")
 @click.option("--list", "lists", is_flag=True, help="Only show what watches REPO.")
 @click.option("--remove", "removes", is_flag=True, help="Stop watching REPO.")
-@click.option(
-    "--source-token",
-    metavar="TOKEN",
-    envvar="HUBMERGE_SOURCE_TOKEN",
-    show_envvar=True,
-    help="For reading the parents, in place of the stored token.",
-)
+@source_token_option("For reading the parents")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only the Hub's ids.")
 def watch(

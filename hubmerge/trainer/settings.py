@@ -202,7 +202,6 @@ class Training:
     max_grad_norm: float = ruled(1.0, POSITIVE)
     seed: int = ruled(0, SEED)
     save_steps: int | None = ruled(None, COUNT)
-    log_steps: int = ruled(10, COUNT)
     report_to: str = "none"
 
     def __post_init__(self) -> None:
@@ -251,13 +250,11 @@ class Evaluation:
     Attributes:
         holdout: Share of the pairs kept from training, chosen by their content.
         max_pairs: Most pairs that are held out.
-        steps: Steps between evaluations while training; None for only before and after.
         tasks: Of lm-evaluation-harness, run on the model before and after.
     """
 
     holdout: float = ruled(0.05, FRACTION)
     max_pairs: int = ruled(500, COUNT)
-    steps: int | None = ruled(None, COUNT)
     tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
