@@ -1,4 +1,4 @@
-"""Compiles hubmerge/merge/native/kernels.c into the package when a wheel is built, an editable install's included.
+"""Compiles the C sources of hubmerge/merge/native into the package when a wheel is built, or an editable install.
 
 Without a C compiler, or if it fails, the package is a pure one and its torch kernels do the work.
 """
@@ -10,13 +10,14 @@ import os
 import shlex
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("hubmerge", "merge", "native")
-SOURCES = ("kernels.c", "numbers.h")
+SOURCES = ("kernels.c", "selection.c", "pages.c", "operands.h", "numbers.h")
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 """Optimisations that change no result: kernels.c says which."""
 
@@ -31,7 +32,7 @@ class KernelBuildHook(BuildHookInterface[Any]):
         for stale in folder.glob("_kernels_*"):
             stale.unlink()
         library = library_path(folder)
-        if problem := compile_library(folder / "kernels.c", library):
+        if problem := compile_library([folder / name for name in SOURCES if name.endswith(".c")], library):
             self.app.display_warning(f"no compiled kernels, merges take several times as long: {problem}")
             return
         build_data["artifacts"].append(f"/{NATIVE.as_posix()}/{library.name}")
@@ -45,10 +46,10 @@ def library_path(folder: Path) -> Path:
     return folder / f"_kernels_{digest[:12]}.so"
 
 
-def compile_library(source: Path, library: Path) -> str | None:
+def compile_library(sources: Sequence[Path], library: Path) -> str | None:
     """Builds the library with $CC or cc; returns what went wrong in one line, or None."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    command = [*compiler, *FLAGS, "-o", str(library), str(source), "-lm"]
+    command = [*compiler, *FLAGS, "-o", str(library), *map(str, sources), "-lm"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except OSError as error:

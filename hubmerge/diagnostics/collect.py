@@ -125,16 +125,17 @@ class TensorWatch:
         self._tensor = tensor
         self._seen = seen
         self._names = names
-        self._samples = sampled(tensor.info.shape) if measures and _is_comparison(tensor) else {}
+        self._samples = sampled(tensor.info.shape) if measures and _is_comparison(tensor) else []
         self._allows_nan = allows_nan
 
     def computed(self, block: Block, result: Bytes, inputs: Inputs) -> None:
-        """Measures the block if it is one of the sample, and counts what is not finite."""
+        """Measures what of the sample begins in the block, and counts what is not finite."""
         if count := count_non_finite(result, self._tensor.info.dtype):
             self._find_culprits(count, inputs.operands(block))
-        if sample := self._samples.get(block):
-            sums = measure(inputs.operands(sample), inputs.kept(sample))
-            self._seen.sums = sums if self._seen.sums is None else self._seen.sums + sums
+        for sample in self._samples:
+            if block.start <= sample.start < block.stop:
+                sums = measure(inputs.operands(sample), inputs.kept(sample))
+                self._seen.sums = sums if self._seen.sums is None else self._seen.sums + sums
 
     def copied(self, data: Bytes) -> None:
         """Counts what is not finite."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hubmerge.merge.native import kernels
+from hubmerge.merge.native.kernels import Stored, can_run
 from hubmerge.merge.watch import Bytes, Values
 
 _EXPONENTS = {
@@ -16,10 +18,9 @@ _EXPONENTS = {
 
 
 def count_non_finite(data: Bytes, dtype: str) -> int:
-    """Returns how many of the stored values are NaN or infinite.
-
-    The exponents' bits are compared as integers: 14 µs a block of 131,072 bf16 values, where torch.isfinite takes 450.
-    """
+    """Returns how many of the stored values are NaN or infinite."""
+    if can_run([dtype]):
+        return kernels.count_non_finite(Stored(data, dtype))
     unsigned, exponent = _EXPONENTS[dtype]
     bits = data.view(unsigned) & unsigned(exponent)
     return int((bits == exponent).sum()) if bits.size and int(bits.max()) == exponent else 0

@@ -30,12 +30,11 @@ SAMPLE_ELEMENTS = 4_096
 """Elements at each place. All places give 16,384, so that a cosine is off by about 1/√16,384 = 0.008."""
 
 
-def sampled(shape: Sequence[int], *, places: int = SAMPLES, elements: int = SAMPLE_ELEMENTS) -> dict[Block, Block]:
-    """Returns the blocks to look at and what to look at in each: whole rows from its beginning, at least one."""
+def sampled(shape: Sequence[int], *, places: int = SAMPLES, elements: int = SAMPLE_ELEMENTS) -> list[Block]:
+    """Returns what to look at: whole rows from the beginning of some blocks, at least one."""
     blocks = blocks_of(shape)
     count = min(places, len(blocks))
-    chosen = [blocks[number * len(blocks) // count] for number in range(count)]
-    return {block: _head(block, elements) for block in chosen}
+    return [_head(blocks[number * len(blocks) // count], elements) for number in range(count)]
 
 
 def _head(block: Block, elements: int) -> Block:

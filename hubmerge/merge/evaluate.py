@@ -15,7 +15,7 @@ import numpy as np
 
 from hubmerge.merge.expr import AddLora, Dithered, Expr, Load, Merge, Random, RemapRows, Same, loads
 from hubmerge.merge.methods import get_method
-from hubmerge.merge.methods.method import Block, blocks_of
+from hubmerge.merge.methods.method import PASS_BLOCKS, SPAN_BLOCKS, Block, blocks_of
 from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, Stored, can_run
 from hubmerge.merge.nodes import (
     Adapted,
@@ -54,7 +54,9 @@ def evaluate(
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
     node = _node(expr, source)
-    for block in blocks_of(node.shape) if blocks is None else blocks:
+    if blocks is None:
+        blocks = blocks_of(node.shape, at_a_time=1 if needs_torch(expr) else SPAN_BLOCKS)
+    for block in blocks:
         data = node.rounded(block, dtype)
         watch.computed(block, data, node)
         yield block, data
@@ -169,10 +171,11 @@ class _Operands:
         self.shape = nodes[0].shape
         self.seed = expr.seed
         self.has_base = expr.has_base
-        self.blocks = blocks_of(self.shape)
         self._nodes = nodes
         self._is_double = any(node.is_double for node in nodes)
         self._have_kernels = can_run([node.dtype for node in nodes])
+        has_compiled = self._have_kernels and get_method(expr.method).compiled is not None
+        self.blocks = blocks_of(self.shape, at_a_time=PASS_BLOCKS if has_compiled else 1)
 
     def stored(self, block: Block) -> list[Stored] | None:
         return [node.stored(block) for node in self._nodes] if self._have_kernels else None

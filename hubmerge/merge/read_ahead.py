@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubmerge.merge.expr import Expr, Load, loads
+from hubmerge.merge.native.pages import MappedRange, can_map
 from hubmerge.merge.windows import WindowedTensor, chunk_bytes, is_windowed
 from hubmerge.weights.files import Files
 from hubmerge.weights.ranges import ByteRange, coalesce, split
@@ -243,7 +244,7 @@ class BatchSource:
         if self._stopped.is_set():
             raise CancelledError
         if self._local[load.parent, load.file]:
-            return StoredTensor(self._files[load.parent], load, self._stopped)
+            return stored_tensor(self._files[load.parent], load, self._stopped)
         if self._windowed is not None:
             return self._windowed(load)
         extent = next(extent for extent in self._extents if extent.holds(load))
@@ -273,6 +274,32 @@ class StoredTensor:
         data = self._room[: stop - start]
         self._files.read_into(self._load.file, self._load.tensor.start + start, data.data)
         return data
+
+
+class MappedTensor(StoredTensor):
+    """A tensor on this disk whose bytes are not copied to be seen."""
+
+    def __init__(self, files: Files, load: Load, stopped: threading.Event, mapped: MappedRange) -> None:
+        super().__init__(files, load, stopped)
+        self._mapped = mapped
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Returns bytes [start, stop); see `StoredTensor`."""
+        if self._stopped.is_set():
+            raise CancelledError
+        try:
+            return self._mapped.read(start, stop)
+        except OSError:
+            return super().read(start, stop)  # which says what is wrong with the file, if anything is
+
+
+def stored_tensor(files: Files, load: Load, stopped: threading.Event) -> StoredTensor:
+    """Returns a tensor of a file on this disk, mapped into memory where the system can."""
+    tensor, path = load.tensor, files.local_path(load.file)
+    if path is not None and tensor.size_bytes and tensor.start % ALIGNMENT == 0 and can_map():
+        with suppress(OSError):
+            return MappedTensor(files, load, stopped, MappedRange(path, tensor.start, tensor.size_bytes))
+    return StoredTensor(files, load, stopped)
 
 
 class ArrivingTensor:

@@ -105,21 +105,21 @@ def test_sums_survive_json_to_the_bit(sums: Sums) -> None:
 
 @pytest.mark.parametrize("shape", [(), (7,), (4, 4), (4096, 4096), (32_000, 4096), (2, 300_000), (64, 3, 16, 16)])
 def test_a_sample_is_few_blocks_whatever_the_size(shape: tuple[int, ...]) -> None:
-    chosen = sampled(shape)
-    assert list(chosen) == [block for block in blocks_of(shape) if block in chosen]
-    assert len(chosen) == min(SAMPLES, len(blocks_of(shape)))
-    for block, part in chosen.items():
-        assert block.start == part.start < part.stop <= block.stop
+    chosen, blocks = sampled(shape), {block.start: block for block in blocks_of(shape)}
+    assert [part.start for part in chosen] == [start for start in blocks if start in {part.start for part in chosen}]
+    assert len(chosen) == min(SAMPLES, len(blocks))
+    for part in chosen:
+        assert part.start < part.stop <= blocks[part.start].stop
         assert part.elements <= max(SAMPLE_ELEMENTS, part.row_length)
         assert part.elements % part.row_length == 0
 
 
 def test_an_empty_tensor_has_no_sample() -> None:
-    assert sampled((0, 5)) == {}
+    assert sampled((0, 5)) == []
 
 
 def test_the_first_block_is_always_looked_at() -> None:
-    assert Block(0, 4_096, 4096) in sampled((4096, 4096)).values()
+    assert Block(0, 4_096, 4096) in sampled((4096, 4096))
 
 
 @pytest.mark.parametrize(

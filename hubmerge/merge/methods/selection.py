@@ -50,6 +50,9 @@ class Quantities(Protocol):
     def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
         """Returns what the bounds find in a block."""
 
+    def find(self, block: Block, series: int, value: float, number: int) -> int:
+        """Returns the place in a block of element `number` (from 1) of those of a quantity that equal a value."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -66,6 +69,10 @@ class Measured:
         """Measures a block and counts."""
         values = self.values(block)
         return [count_between(values[each.series], each) for each in bounds]
+
+    def find(self, block: Block, series: int, value: float, number: int) -> int:
+        """Measures a block and looks."""
+        return find_equal(self.values(block)[series], value, number)
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,11 @@ def count_between(values: Floats, bounds: Bounds) -> Counts:
         at_low=_count_true(values == bounds.low),
         inside=values[np.flatnonzero((values > bounds.low) & (values < bounds.high))],
     )
+
+
+def find_equal(values: Floats, value: float, number: int) -> int:
+    """Returns the index of element `number` (from 1) of those that equal a value."""
+    return int(np.flatnonzero(values == value)[number - 1])
 
 
 def keep_largest(values: Tensor, block: Block, *, cut: Cut) -> Tensor:
@@ -246,9 +258,8 @@ def _cut(operands: Operands, quantities: Quantities, query: Query, found: _Found
     seen = list(accumulate(found.ties))
     index = bisect_left(seen, found.kept_ties)
     block = operands.blocks[index]
-    values = quantities.values(block)[query.series]
-    place = found.kept_ties - seen[index] - 1  # from the end of the block's ties
-    return Cut(found.threshold, block.start + int(np.flatnonzero(values == found.threshold)[place]) + 1)
+    number = found.kept_ties - (seen[index] - found.ties[index])
+    return Cut(found.threshold, block.start + quantities.find(block, query.series, found.threshold, number) + 1)
 
 
 def _next(value: float, towards: float, number: type[np.floating[Any]]) -> float:

@@ -133,6 +133,7 @@ def _method(
     check: Check | None = None,
 ) -> Method:
     """Builds a method of the family from its sparsifier, its defaults and the parameters that only it has."""
+    compiled = _compiled_elected if elect else _compiled_all
     return Method(
         name=name,
         title=title,
@@ -152,7 +153,7 @@ def _method(
         most=None,
         prepare=partial(_prepare, sparsifier=sparsifier),
         combine=_combine_elected if elect else _combine_all,
-        compiled=_compiled_elected if elect else _compiled_all,
+        compiled=None if sparsifier is by_rank else compiled,  # ranks need sorting
         check=check,
         thinned=None if sparsifier is whole else _thinned,
     )

@@ -8,40 +8,12 @@
    same to the bit: fmaf stands where torch's `add_(x, alpha=c)` multiplies and adds in one rounding, and nothing else
    may be contracted or reassociated (-ffp-contract=off, no -ffast-math). Sums are taken in fp64 in their own order. */
 
-#include "numbers.h"
+#include "operands.h"
 
 #include <math.h>
 
-#define CHUNK 512 /* elements; a dozen fp32 buffers fit an L1 cache of 32 KiB */
 #define MAX_VECTORS 32
 #define LANES 32 /* partial sums: whole vectors of any width, so that the order of addition does not depend on it */
-
-/* One version of a function for each vector width; the C library chooses when it loads them. x86-64 without that has no
-   fused multiply-add to rely on, and torch is faster than one in software. */
-#if !defined(__x86_64__)
-#define KERNEL
-#elif defined(__GLIBC__)
-#define KERNEL __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#error "cannot choose between versions of a function here; the torch kernels are used instead"
-#endif
-
-typedef float Chunk[CHUNK] __attribute__((aligned(64)));
-
-/* One block of `count` tensors, as stored. A base, where there is one, comes first. */
-typedef struct {
-    int64_t count;
-    int64_t elements;
-    struct {
-        const void *data;
-        int64_t dtype;
-    } tensors[];
-} Operands;
-
-typedef struct {
-    void *data;
-    int64_t dtype;
-} Output;
 
 /* What is kept of a task vector: everything, nothing, a band of magnitudes, or a random choice. */
 enum { KEEP_ALL, KEEP_NONE, KEEP_BAND, KEEP_RANDOM };
@@ -73,46 +45,12 @@ typedef struct {
     int32_t normalizes; /* only where signs are elected: elsewhere it is part of the coefficients */
 } Sum;
 
-/* What is counted of one task vector's magnitudes; the counts begin at zero. */
-typedef struct {
-    int64_t series; /* number of the task vector */
-    float low, high;
-    float *inside; /* room for what lies strictly between the bounds */
-    int64_t above, at_high, at_low, inside_count;
-} Tally;
-
-/* Reads elements [start, start + n) and fills the rest of the chunk with zeros, which change no sum. */
-INLINE void decode(float *restrict to, const Operands *operands, int64_t index, int64_t start, int n) {
-    read_numbers(to, operands->tensors[index].data, operands->tensors[index].dtype, start, n);
-    for (int i = n; i < CHUNK; i++) to[i] = 0.0f;
-}
-
-INLINE void encode(const Output *out, int64_t start, const float *restrict from, int n) {
-    write_numbers(out->data, out->dtype, start, from, n);
-}
-
-INLINE int chunk_length(int64_t elements, int64_t start) {
-    return elements - start < CHUNK ? (int)(elements - start) : CHUNK;
-}
-
 /* acc = c x, or acc += c x in one rounding if it is not the first of a sum. */
 INLINE void accumulate(float *restrict acc, const float *restrict x, float c, int is_first) {
     if (is_first)
         for (int i = 0; i < CHUNK; i++) acc[i] = x[i] * c;
     else
         for (int i = 0; i < CHUNK; i++) acc[i] = fmaf(x[i], c, acc[i]);
-}
-
-/* Reads task vector `v`: x - base. */
-INLINE void decode_delta(
-    float *restrict to, const Operands *operands, int v, int64_t start, int n, const float *restrict base) {
-    if (operands->tensors[v + 1].dtype == BF16 && n == CHUNK) { /* nearly always: one loop instead of two */
-        const uint16_t *from = (const uint16_t *)operands->tensors[v + 1].data + start;
-        for (int i = 0; i < CHUNK; i++) to[i] = from_bfloat(from[i]) - base[i];
-    } else {
-        decode(to, operands, v + 1, start, n);
-        for (int i = 0; i < CHUNK; i++) to[i] -= base[i];
-    }
 }
 
 INLINE void add_products(double *restrict lanes, const float *restrict x, const float *restrict y) {
@@ -215,30 +153,6 @@ INLINE void add_all(float *restrict base, Chunk *deltas, int count, const Sum *s
     for (int v = 0; v < count; v++) accumulate(base, deltas[v], sum->coefficients[v], 0);
 }
 
-/* Counts magnitudes above, at and between the bounds, and collects those between them, in order. */
-INLINE void tally_chunk(Tally *tally, const float *restrict x, int n) {
-    uint8_t is_inside[CHUNK];
-    float low = tally->low, high = tally->high;
-    int above = 0, at_high = 0, at_low = 0;
-    for (int i = 0; i < n; i++) {
-        float size = fabsf(x[i]);
-        above += size > high;
-        at_high += size == high;
-        at_low += size == low;
-    }
-    for (int i = 0; i < CHUNK; i++) is_inside[i] = (fabsf(x[i]) > low) & (fabsf(x[i]) < high);
-    tally->above += above;
-    tally->at_high += at_high;
-    tally->at_low += at_low;
-    for (int group = 0; group < n; group += 8) {
-        uint64_t flags;
-        memcpy(&flags, is_inside + group, 8);
-        if (!flags) continue; /* as nearly all are */
-        for (int i = group; i < group + 8 && i < n; i++)
-            if (is_inside[i]) tally->inside[tally->inside_count++] = fabsf(x[i]);
-    }
-}
-
 /* ---- the processor -------------------------------------------------------------------------------------------- */
 
 /* Without fused multiply-add torch rounds differently, and is faster than doing it in software. */
@@ -283,34 +197,12 @@ KERNEL void hubmerge_dots(const Operands *operands, double *dots) {
     dots[2] = sum_of_lanes(bb);
 }
 
-/* Writes |x - base| of every operand after the first. */
-KERNEL void hubmerge_magnitudes(const Operands *operands, float *const *magnitudes) {
-    Chunk base, x;
-    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
-        int n = chunk_length(operands->elements, start);
-        decode(base, operands, 0, start, n);
-        for (int v = 0; v + 1 < operands->count; v++) {
-            decode_delta(x, operands, v, start, n, base);
-            for (int i = 0; i < n; i++) magnitudes[v][start + i] = fabsf(x[i]);
-        }
-    }
-}
-
-/* Fills tallies of |x - base|, which begin at zero. Those of one task vector are neighbours. */
-KERNEL void hubmerge_tally(const Operands *operands, Tally *tallies, int64_t tally_count) {
-    Chunk base, x;
-    for (int64_t start = 0; start < operands->elements; start += CHUNK) {
-        int n = chunk_length(operands->elements, start);
-        int64_t series = -1;
-        decode(base, operands, 0, start, n);
-        for (int64_t t = 0; t < tally_count; t++) {
-            if (tallies[t].series != series) {
-                series = tallies[t].series;
-                decode_delta(x, operands, (int)series, start, n, base);
-            }
-            tally_chunk(&tallies[t], x, n);
-        }
-    }
+/* Counts NaN and infinity among stored elements: those whose exponent has all its bits. */
+KERNEL void hubmerge_count_non_finite(const Operands *operands, int64_t *count) {
+    const void *data = operands->tensors[0].data;
+    int64_t dtype = operands->tensors[0].dtype;
+    for (int64_t start = 0; start < operands->elements; start += CHUNK)
+        *count += count_non_finite(data, dtype, start, chunk_length(operands->elements, start));
 }
 
 /* thinned[v] = what is kept of x - base; `first` is the number of the block's first element in its tensor. */

@@ -1,4 +1,4 @@
-"""Typed calls of kernels.c: flat tensors of one length, as they are stored, to numbers or to a tensor."""
+"""Typed calls of the C kernels: flat tensors of one length, as they are stored, to numbers or to a tensor."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hubmerge.merge.native.library import library
+from hubmerge.merge.native.library import brief_library, library
 
 DTYPE_CODES = {"BF16": 0, "F16": 1, "F32": 2}
 """What the kernels read and write."""
 
 ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
+
+BRIEF_ELEMENTS = 16_384
+"""Most elements of operands whose kernel runs for microseconds only."""
 
 MAX_OPERANDS = 33
 """A base and 32 models."""
@@ -87,7 +90,7 @@ class WeightedSum:
     def __call__(self, tensors: Sequence[Stored], out: Stored, *, first: int = 0) -> None:
         """Writes the sum of as many tensors to `out`, whatever its place in the whole."""
         del first
-        _call("hubmerge_weighted_sum", _operands(tensors), self._coefficients, _output(out))
+        _call("hubmerge_weighted_sum", tensors, self._coefficients, _output(out))
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class TaskVectorSum:
 
     def __call__(self, tensors: Sequence[Stored], out: Stored, *, first: int) -> None:
         """Writes what follows from the base and the models; `first` is the number of their first element."""
-        _call("hubmerge_add_task_vectors", _operands(tensors), self._sum, ctypes.c_int64(first), _output(out))
+        _call("hubmerge_add_task_vectors", tensors, self._sum, ctypes.c_int64(first), _output(out))
 
 
 Kernel = WeightedSum | TaskVectorSum
@@ -140,14 +143,21 @@ def can_run(dtypes: Sequence[str]) -> bool:
 def dots(a: Stored, b: Stored) -> tuple[float, float, float]:
     """Returns ⟨a, a⟩, ⟨a, b⟩ and ⟨b, b⟩: products in fp32, added up in fp64."""
     result = (ctypes.c_double * 3)()
-    _call("hubmerge_dots", _operands([a, b]), result)
+    _call("hubmerge_dots", [a, b], result)
     return result[0], result[1], result[2]
+
+
+def count_non_finite(stored: Stored) -> int:
+    """Returns how many of the elements are NaN or infinite."""
+    count = (ctypes.c_int64 * 1)()
+    _call("hubmerge_count_non_finite", [stored], count, is_brief=True)
+    return count[0]
 
 
 def magnitudes(tensors: Sequence[Stored]) -> list[NDArray[np.float32]]:
     """Returns |x − base| for every tensor after the base."""
     results = _rooms(tensors)
-    _call("hubmerge_magnitudes", _operands(tensors), _pointers(results))
+    _call("hubmerge_magnitudes", tensors, _pointers(results))
     return results
 
 
@@ -157,24 +167,31 @@ def tally(tensors: Sequence[Stored], bounds: Sequence[Bounds]) -> list[Counts]:
     tallies = (_Tally * len(bounds))(
         *(_Tally(b.series, b.low, b.high, _address(room)) for b, room in zip(bounds, rooms, strict=True))
     )
-    _call("hubmerge_tally", _operands(tensors), tallies, ctypes.c_int64(len(bounds)))
+    _call("hubmerge_tally", tensors, tallies, ctypes.c_int64(len(bounds)))
     return [
         Counts(t.above, t.at_high, t.at_low, room[: t.inside_count].copy())
         for t, room in zip(tallies, rooms, strict=True)
     ]
 
 
+def find(base: Stored, tensor: Stored, size: float, number: int) -> int:
+    """Returns the place of element `number` (from 1) of those whose |x − base| is `size`; there are as many."""
+    place = (ctypes.c_int64 * 1)()
+    _call("hubmerge_find", [base, tensor], _floats([size]), ctypes.c_int64(number), place)
+    return place[0]
+
+
 def thinned(tensors: Sequence[Stored], rules: Sequence[Rule], *, first: int) -> list[NDArray[np.float32]]:
     """Returns what is kept of each x − base, zeros elsewhere; `first` is the number of the first element."""
     results = _rooms(tensors)
-    _call("hubmerge_thin", _operands(tensors), _rules(rules), ctypes.c_int64(first), _pointers(results))
+    _call("hubmerge_thin", tensors, _rules(rules), ctypes.c_int64(first), _pointers(results))
     return results
 
 
 def l1_sums(tensors: Sequence[Stored], rules: Sequence[Rule], *, first: int) -> tuple[list[float], list[float]]:
     """Returns Σ|δ| of each task vector before and after it is thinned out, added up in fp64."""
     before, after = ((ctypes.c_double * len(rules))() for _ in range(2))
-    _call("hubmerge_l1", _operands(tensors), _rules(rules), ctypes.c_int64(first), before, after)
+    _call("hubmerge_l1", tensors, _rules(rules), ctypes.c_int64(first), before, after)
     return list(before), list(after)
 
 
@@ -202,11 +219,15 @@ class _Tally(ctypes.Structure):
     )
 
 
-def _call(name: str, *arguments: ctypes.Array[Any] | ctypes.Structure | ctypes.c_int64) -> None:
+Argument = ctypes.Array[Any] | ctypes.Structure | ctypes.c_int64
+
+
+def _call(name: str, operands: Sequence[Stored], *arguments: Argument, is_brief: bool = False) -> None:
     """Calls a function of the library; the caller keeps alive what arguments point to."""
-    loaded = library()
+    loaded = brief_library() if is_brief or operands[0].elements <= BRIEF_ELEMENTS else library()
     assert loaded is not None, "asked for compiled kernels where there are none"
-    getattr(loaded, name)(*(ctypes.byref(a) if isinstance(a, ctypes.Structure) else a for a in arguments))
+    pointers = (ctypes.byref(each) if isinstance(each, ctypes.Structure) else each for each in arguments)
+    getattr(loaded, name)(_operands(operands), *pointers)
 
 
 def _operands(tensors: Sequence[Stored]) -> ctypes.Array[ctypes.c_int64]:

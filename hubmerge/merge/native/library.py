@@ -9,13 +9,15 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = ("kernels.c", "numbers.h")
+SOURCES = ("kernels.c", "selection.c", "pages.c", "operands.h", "numbers.h")
 
 FUNCTIONS = (
     "hubmerge_weighted_sum",
     "hubmerge_dots",
+    "hubmerge_count_non_finite",
     "hubmerge_magnitudes",
     "hubmerge_tally",
+    "hubmerge_find",
     "hubmerge_thin",
     "hubmerge_l1",
     "hubmerge_add_task_vectors",
@@ -41,6 +43,21 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(library_path()))
     except OSError:
         return None
+    _declare(loaded)
+    return loaded if loaded.hubmerge_has_fused_multiply_add() else None
+
+
+@cache
+def brief_library() -> ctypes.PyDLL:
+    """Returns the library, where there is one, for calls that take microseconds: Python's lock is kept meanwhile.
+
+    To give it away and wait for it again takes longer, as soon as another thread wants it.
+    """
+    loaded = ctypes.PyDLL(str(library_path()))
+    _declare(loaded)
+    return loaded
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
     for name in FUNCTIONS:
         getattr(loaded, name).restype = None
-    return loaded if loaded.hubmerge_has_fused_multiply_add() else None

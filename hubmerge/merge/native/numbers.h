@@ -76,3 +76,17 @@ INLINE void write_numbers(void *data, int64_t dtype, int64_t start, const float 
         memcpy((float *)data + start, from, (size_t)n * sizeof(float));
     }
 }
+
+/* Of elements [start, start + n), n at most 32,768, those that are NaN or infinite. */
+INLINE int count_non_finite(const void *data, int64_t dtype, int64_t start, int n) {
+    if (dtype == F32) {
+        const uint32_t *from = (const uint32_t *)data + start;
+        int count = 0;
+        for (int i = 0; i < n; i++) count += (from[i] & 0x7f800000u) == 0x7f800000u;
+        return count;
+    }
+    const uint16_t *from = (const uint16_t *)data + start;
+    uint16_t exponent = dtype == BF16 ? 0x7f80u : 0x7c00u, count = 0;
+    for (int i = 0; i < n; i++) count = (uint16_t)(count + ((from[i] & exponent) == exponent));
+    return count;
+}

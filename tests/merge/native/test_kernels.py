@@ -128,6 +128,27 @@ def test_a_pass_counts_and_collects_as_numpy_does(length: int, span: tuple[float
         np.testing.assert_array_equal(one.inside, other.inside)
 
 
+@LENGTHS
+def test_an_element_is_found_by_its_number_among_equal_ones(length: int) -> None:
+    operands = StoredOperands([(tensor * 4).round() / 4 for tensor in task_tensors(length, torch.bfloat16)])
+    block = Block(0, length, length)
+    sizes = Magnitudes(operands).values(block)[1]
+    base, _, tensor, _ = operands.stored(block)
+    for size in np.unique(sizes):
+        places = np.flatnonzero(sizes == size)
+        found = [kernels.find(base, tensor, float(size), number) for number in (1, len(places))]
+        assert found == [places[0], places[-1]]
+
+
+@every_dtype
+@LENGTHS
+def test_values_that_are_no_numbers_are_counted(length: int, dtype: torch.dtype) -> None:
+    values = torch.randn(length).to(dtype)
+    assert kernels.count_non_finite(stored(values)) == 0
+    values[::3] = torch.tensor([torch.nan, torch.inf, -torch.inf]).to(dtype).repeat(length)[: len(values[::3])]
+    assert kernels.count_non_finite(stored(values)) == len(values[::3])
+
+
 @every_dtype
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.5, 0.97])
 def test_the_same_elements_are_selected(share: float, dtype: torch.dtype) -> None:

@@ -50,13 +50,13 @@ def test_a_compiler_that_is_missing_is_said_in_one_line(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CC", "no-such-compiler -O9")
-    problem = build.compile_library(FOLDER / "kernels.c", tmp_path / "library.so")
+    problem = build.compile_library([FOLDER / "kernels.c"], tmp_path / "library.so")
     assert problem == "cannot run no-such-compiler: No such file or directory"
 
 
 def test_the_compiler_s_first_error_is_told(build: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "wrong.c").write_text("int main(\n")
-    problem = build.compile_library(tmp_path / "wrong.c", tmp_path / "library.so")
+    problem = build.compile_library([tmp_path / "wrong.c"], tmp_path / "library.so")
     assert "error" in problem
     assert "\n" not in problem
 
