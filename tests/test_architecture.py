@@ -29,7 +29,7 @@ LAYERS = (
     ("merge.native",),
     ("merge.methods",),
     ("weights.files", "weights.shards", "weights.hub_client", "weights.hub_errors", "weights.hub_files"),
-    ("weights.json_files", "weights.unsupported", "weights.shard_index", "weights.snapshot"),
+    ("weights.json_files", "weights.unsupported", "weights.shard_index", "weights.snapshot", "weights.hub_snapshot"),
     ("weights.lora_config", "weights.lora", "weights.checkpoint"),
     ("publish", "card", "tokenizer", "merge.row_map"),
     (
@@ -68,7 +68,7 @@ HUB_MODULES = (
     "weights.hub_client",
     "weights.hub_errors",
     "weights.hub_files",
-    "weights.snapshot",
+    "weights.hub_snapshot",
     "publish.abandoned",
     "publish.clean",
     "publish.hub",
@@ -180,7 +180,8 @@ def test_only_the_command_line_prints() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "heavy"), [("hubmerge.cli", ("torch", "huggingface_hub")), ("hubmerge.merge.pipeline", ("torch",))]
+    ("module", "heavy"),
+    [("hubmerge.cli", ("torch", "huggingface_hub")), ("hubmerge.merge.pipeline", ("torch", "huggingface_hub"))],
 )
 def test_importing_a_module_leaves_out_what_is_heavy(module: str, heavy: tuple[str, ...]) -> None:
     code = f"import {module}, sys; sys.exit(any(name in sys.modules for name in {heavy}))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 
@@ -58,6 +59,7 @@ def main() -> None:
       hubmerge plan recipe.yml
       hubmerge merge-and-push recipe.yml me/merged-7b
     """
+    gc.set_threshold(50_000)  # nearly all that imports make stays: to look through it again and again finds nothing
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale can write every name
 

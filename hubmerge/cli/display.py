@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hubmerge.card.facts import LicenceDecision, Outcome
-from hubmerge.lineage import crawl
+from hubmerge.lineage.progress import Progress as CrawlProgress
 from hubmerge.merge.explain import method_words, modules_text, parent_role, tensor_groups
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.progress import Stage
@@ -105,7 +105,7 @@ def plain_table(*headings: str) -> Table:
 
 
 @contextmanager
-def crawl_progress(console: Console) -> Iterator[crawl.Progress]:
+def crawl_progress(console: Console) -> Iterator[CrawlProgress]:
     """Gives what shows how far a crawl is, on a terminal; elsewhere nothing is shown."""
     with console.status("Asking the Hub") as status:
         yield lambda looked_at, known, name: status.update(f"{looked_at} of at least {known} models: {escape(name)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from hubmerge.lineage.declared import Declared, Parent, RepoTexts, declared
 from hubmerge.lineage.fetch import Found, HubReader
 from hubmerge.lineage.graph import Edge, Lineage, Node, Relation, State
 from hubmerge.lineage.names import NamedModel, named_models
+from hubmerge.lineage.progress import Progress, silent
 from hubmerge.weights.hub_client import HASTY, RetryPolicy
 
 QUESTIONS_AT_A_TIME = 4
@@ -23,9 +24,6 @@ QUESTIONS_AT_A_TIME = 4
 
 BUDGET_SECONDS = 30.0
 """For the ancestry of a merge that somebody waits for; what was read by then is kept for the next run."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with the number of models looked at, the number known so far, and the name of the latest."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,6 @@ class CrawlLimits:
 
 
 DEFAULT_LIMITS = CrawlLimits()
-
-
-def silent(looked_at: int, known: int, name: str) -> None:
-    """Shows nothing."""
 
 
 def crawl(

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from hubmerge.card.facts import AncestryFacts, LicenceDecision, ParentLicence
 from hubmerge.lineage.audit import audit
-from hubmerge.lineage.crawl import Progress, crawl_parents, silent
 from hubmerge.lineage.declared import ADAPTER_FILE, Parent, RepoTexts, card_texts, declared
 from hubmerge.lineage.draw import summary
 from hubmerge.lineage.graph import Evidence, Lineage
 from hubmerge.lineage.mermaid import lineage_chart
 from hubmerge.lineage.names import NamedModel
+from hubmerge.lineage.progress import Progress, silent
 from hubmerge.lineage.published import CONFIG_FILE
 from hubmerge.merge.describe import is_base_model
 from hubmerge.merge.plan import Plan
@@ -60,6 +60,8 @@ def read_ancestry(
         return Ancestry(is_wanted=False)
     if not any(parent.model.repo_id for parent in parents) and not any(declared(t).parents for t in folders.values()):
         return Ancestry()
+    from hubmerge.lineage.crawl import crawl_parents
+
     try:
         lineage = crawl_parents(
             title, parents, method=plan.recipe.method, folders=folders, token=token, progress=progress

@@ -11,7 +11,6 @@ from hubmerge.card.facts import ChangeFacts, LicenceDecision, MergeFacts, Parent
 from hubmerge.card.licence import LICENCE_FILE
 from hubmerge.card.lock import LOCK_FILE, LockedAdapter, LockedOptions, render_lock
 from hubmerge.card.render import LICENCE_FILE_MARK, render_card, render_licence_file
-from hubmerge.card.validate import validate_card
 from hubmerge.diagnostics.report import NO_REPORT, Report
 from hubmerge.lineage.graph import Lineage
 from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
@@ -93,7 +92,11 @@ class Documents:
             CardError: The card cannot be rendered, or the Hub refuses it.
         """
         card = self.card([], previous)
-        return validate_card(card) if self.target.is_repo else ()
+        if not self.target.is_repo:
+            return ()
+        from hubmerge.card.validate import validate_card
+
+        return validate_card(card)
 
     def files(
         self, shards: Sequence[StagedShard], previous: Mapping[str, bytes], report: Report = NO_REPORT

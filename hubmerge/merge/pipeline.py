@@ -13,8 +13,8 @@ from hubmerge.card.facts import LicenceDecision
 from hubmerge.card.lock import LockedOptions
 from hubmerge.diagnostics.collect import Collector
 from hubmerge.diagnostics.report import report_on
-from hubmerge.lineage.crawl import Progress as CrawlProgress
-from hubmerge.lineage.crawl import silent
+from hubmerge.lineage.progress import Progress as CrawlProgress
+from hubmerge.lineage.progress import silent
 from hubmerge.merge.ancestry import Ancestry, read_ancestry
 from hubmerge.merge.describe import Target, parents_of
 from hubmerge.merge.documents import REPLACED_FILES, Documents, Tuned, write_documents
@@ -28,7 +28,7 @@ from hubmerge.merge.plan_note import plan_note
 from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
 from hubmerge.merge.stream import Stream, StreamOptions, open_stream
-from hubmerge.publish import FolderPublisher, HubPublisher, HubTarget, Published, Publisher, StagedShard
+from hubmerge.publish import FolderPublisher, Published, Publisher, StagedShard
 from hubmerge.weights.checkpoint import Checkpoint, open_adapter, open_checkpoints, parent_checkpoints
 from hubmerge.weights.reference import ModelRef
 from hubmerge.weights.shards import FinishedShard, ShardFile
@@ -198,6 +198,8 @@ def merge_and_push(
         LicenceError: The licences behind the merge do not settle its own, and nobody chose one.
         HubmergeError: One of its other kinds; the branch then is as it was.
     """
+    from hubmerge.publish.hub import HubPublisher, HubTarget
+
     with open_merge(recipe, options) as merge:
         message = commit_message or f"Merge by {merge.plan.recipe.method} with hubmerge"
         target = HubTarget(repo_id, message, revision=revision, private=private, create_pr=create_pr)
