@@ -12,6 +12,7 @@ are not part of.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from rich.table import Table
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import hubmerge
+
+READ_BYTES = 16 << 20
 SIBLINGS = ("a", "b", "c")
 TREE_LEAVES = 10
 DIFFERENT_ROUNDING = 0.05
@@ -125,6 +129,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of hubmerge")
     parser.add_argument("--mergekit", default="mergekit-yaml", help="the program, or an empty word to leave it out")
     arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    compileall.compile_dir(hubmerge.__path__[0], quiet=1)  # as pip does when it installs a tool
     folder = arguments.folder.resolve() / arguments.size
     chosen = [job for job in jobs() if not arguments.only or job.name in arguments.only]
     make_checkpoints(folder, SIZES[arguments.size], dict.fromkeys(name for job in chosen for name in job.inputs))
@@ -235,6 +241,7 @@ def measure(job: Job, folder: Path, runs: int, mergekit: str, threads: Sequence[
     for _ in range(runs):
         for name, command in competitors.items():
             shutil.rmtree(folder / f"out-{name}", ignore_errors=True)
+            settle(folder / name for name in job.inputs)
             costs[name].append(timed(command(), folder))
     if "mergekit" in competitors:
         limit = DIFFERENT_MASKS if job.name.startswith("dare") else DIFFERENT_ROUNDING
@@ -242,6 +249,15 @@ def measure(job: Job, folder: Path, runs: int, mergekit: str, threads: Sequence[
     for name in competitors:
         shutil.rmtree(folder / f"out-{name}", ignore_errors=True)
     return costs
+
+
+def settle(checkpoints: Iterable[Path]) -> None:
+    """Has the disk write what is left of the last run, and the inputs in memory: who comes first pays for nobody."""
+    os.sync()
+    for checkpoint in checkpoints:
+        with (checkpoint / "model.safetensors").open("rb") as file:
+            while file.read(READ_BYTES):
+                pass
 
 
 def _mergekit_command(mergekit: str, recipe: str, *, is_tree: bool) -> list[str]:
