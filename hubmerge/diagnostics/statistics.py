@@ -89,21 +89,27 @@ def measure(operands: Sequence[Values], kept: Sequence[Values] | None) -> Sums:
         operands: One flat tensor a model, the reference first.
         kept: What the method keeps of each difference, zeros elsewhere.
     """
-    vectors = np.nan_to_num(np.stack([np.asarray(each) for each in operands]), nan=0, posinf=0, neginf=0)
+    vectors = np.stack([np.asarray(each) for each in operands])
+    if not np.isfinite(vectors).all():
+        vectors = np.nan_to_num(vectors, nan=0, posinf=0, neginf=0)
     vectors[1:] -= vectors[:1]
-    exact = vectors.astype(np.float64)
     signs = np.sign(vectors[1:]).astype(np.float32)  # sums of ±1 over a block are whole numbers that fp32 holds
-    nonzero = np.abs(signs)
-    both = (nonzero @ nonzero.T).astype(np.float64)
+    both = _products_of_rows(np.abs(signs))
     return Sums(
         elements=vectors.shape[1],
-        dots=np.einsum("ik,jk->ij", exact, exact),  # adds up in one order, whatever a BLAS would do
-        signs=(signs @ signs.T).astype(np.float64),
+        dots=_products_of_rows(vectors.astype(np.float64)),
+        signs=_products_of_rows(signs),
         both=both,
         positive=(signs > 0).sum(1).astype(np.float64),
         kept=np.diag(both).copy() if kept is None else np.array([float(np.count_nonzero(each)) for each in kept]),
         thinned=kept is not None,
     )
+
+
+def _products_of_rows(rows: NDArray[np.floating[Any]]) -> Matrix:
+    """Returns all dot products between rows, added up in one order and by one thread, unlike a BLAS would."""
+    products: Matrix = np.einsum("ik,jk->ij", rows, rows).astype(np.float64)
+    return products
 
 
 def add_up(parts: Iterable[Sums]) -> Sums:
