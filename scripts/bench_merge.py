@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="rounds; the table shows medians")
     parser.add_argument("--only", nargs="*", help="names of the merges to run")
     parser.add_argument("--threads", type=int, help="of hubmerge")
+    parser.add_argument("--device", default="cpu", help="of hubmerge")
     parser.add_argument("--mergekit", default="mergekit-yaml", help="the program, or an empty word to leave it out")
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -134,8 +135,8 @@ def main() -> None:
     folder = arguments.folder.resolve() / arguments.size
     chosen = [job for job in jobs() if not arguments.only or job.name in arguments.only]
     make_checkpoints(folder, SIZES[arguments.size], dict.fromkeys(name for job in chosen for name in job.inputs))
-    threads = ["--threads", str(arguments.threads)] if arguments.threads else []
-    results = {job.name: measure(job, folder, arguments.runs, arguments.mergekit, threads) for job in chosen}
+    options = ["--device", arguments.device, *(("--threads", str(arguments.threads)) if arguments.threads else ())]
+    results = {job.name: measure(job, folder, arguments.runs, arguments.mergekit, options) for job in chosen}
     print_table(results)
 
 
@@ -222,7 +223,7 @@ def _sibling(base: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Ten
     }
 
 
-def measure(job: Job, folder: Path, runs: int, mergekit: str, threads: Sequence[str]) -> dict[str, list[Cost]]:
+def measure(job: Job, folder: Path, runs: int, mergekit: str, options: Sequence[str]) -> dict[str, list[Cost]]:
     """Returns the costs of every competitor, run in turn."""
     layers = json.loads((folder / job.inputs[0] / "config.json").read_text())["num_hidden_layers"]
     recipe = folder / f"{job.name}.yml"
@@ -233,7 +234,7 @@ def measure(job: Job, folder: Path, runs: int, mergekit: str, threads: Sequence[
     recipe.write_text(text)
     competitors: dict[str, Callable[[], list[str]]] = {
         "copy": lambda: ["sh", "-c", _copy_command(job.inputs)],
-        "hubmerge": lambda: [sys.executable, "-m", "hubmerge", "merge", recipe.name, "out-hubmerge", "-q", *threads],
+        "hubmerge": lambda: [sys.executable, "-m", "hubmerge", "merge", recipe.name, "out-hubmerge", "-q", *options],
     }
     if mergekit and shutil.which(mergekit):
         competitors["mergekit"] = lambda: _mergekit_command(mergekit, recipe.name, is_tree="---" in text)

@@ -87,6 +87,7 @@ class LockedOptions:
         diagnostics: Whether statistics of the weights were collected.
         allow_nan: Whether NaN and infinity could pass.
         seed: In place of the recipe's; None for the recipe's.
+        device: What computed it, `cpu` or `cuda`.
     """
 
     shard_bytes: int
@@ -95,6 +96,7 @@ class LockedOptions:
     diagnostics: bool
     allow_nan: bool
     seed: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +279,7 @@ def _options(entry: Entry) -> LockedOptions:
         diagnostics=entry.flag("diagnostics"),
         allow_nan=entry.flag("allow_nan"),
         seed=entry.optional("seed", entry.integer),
+        device=entry.optional("device", entry.text) or "cpu",
     )
 
 

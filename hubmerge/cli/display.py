@@ -49,6 +49,7 @@ def plan_view(plan: Plan, *, memory_bytes: int, licence: LicenceDecision) -> Ren
         f"reads {size_text(plan.read_bytes)} of {size_text(sum(parent.stored_bytes for parent in plan.parents))}"
         f" · writes {size_text(plan.write_bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"
         f" · needs at most {size_text(plan.disk_bytes)} of disk to push and about {size_text(memory_bytes)} of memory"
+        + ("" if plan.device == "cpu" else f" · computed on {plan.device}, rounded as there")
     )
     notes = [Text(f"! {note}", style="yellow") for note in plan.notes]
     parts = [Text(f"modules: {modules_text(plan)}")] if len(plan.modules) > 1 else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubmerge.cli.on_job import can_run_as_job
-from hubmerge.cli.options import merge_options, recipe_options, run_options, target_token_option
+from hubmerge.cli.options import device_option, merge_options, recipe_options, run_options, target_token_option
 
 if TYPE_CHECKING:
     from hubmerge.card.facts import LicenceDecision
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @recipe_options
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(recipe: Path, as_json: bool, **given: Any) -> None:
     """Show what RECIPE would do, without reading any weights.
@@ -52,6 +53,7 @@ def plan(recipe: Path, as_json: bool, **given: Any) -> None:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("out_dir", type=click.Path(file_okay=False, path_type=Path))
 @recipe_options
+@device_option
 @run_options
 def merge(recipe: Path, out_dir: Path, as_json: bool, quiet: bool, **given: Any) -> None:
     """Merge by RECIPE into the folder OUT_DIR.
@@ -80,6 +82,7 @@ def merge(recipe: Path, out_dir: Path, as_json: bool, quiet: bool, **given: Any)
 @click.option("--commit-message", metavar="TEXT", help="Title of the commit or the pull request.")
 @target_token_option("For writing to REPO_ID")
 @recipe_options
+@device_option
 @run_options
 @can_run_as_job
 def merge_and_push(  # one option a parameter

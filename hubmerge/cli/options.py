@@ -82,6 +82,15 @@ recipe_options = adding(
 )
 """Of every command with a recipe."""
 
+device_option = click.option(
+    "--device",
+    metavar="NAME",
+    default="cpu",
+    show_default=True,
+    help="What computes: cpu, cuda (every visible CUDA device) or cuda:N.",
+)
+"""Of the commands whose result depends on it."""
+
 run_options = adding(
     click.option("--disk-budget", type=size, metavar="SIZE", help="Most disk to take for output files."),
     click.option(
@@ -136,4 +145,5 @@ def merge_options(given: dict[str, Any]) -> MergeOptions:
         lineage=not given.get("no_lineage"),
         diagnostics=not given.get("no_diagnostics"),
         allow_nan=bool(given.get("allow_nan")),
+        device=given.get("device", "cpu"),
     )

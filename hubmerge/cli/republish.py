@@ -9,7 +9,7 @@ import click
 
 from hubmerge.cli.errors import harmless
 from hubmerge.cli.merge import merge_display
-from hubmerge.cli.options import merge_options, run_options, source_token_option, target_token_option
+from hubmerge.cli.options import device_option, merge_options, run_options, source_token_option, target_token_option
 from hubmerge.cli.status import status_sentence
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--commit-message", metavar="TEXT", help="Title of the commit or the pull request.")
 @source_token_option("For reading the parents")
 @target_token_option("For writing to REPO")
+@device_option
 @run_options
 def republish(repo_id: str, dry_run: bool, as_json: bool, quiet: bool, **given: Any) -> None:
     """Make the merge in REPO again from its parents as they are now.

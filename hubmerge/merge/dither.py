@@ -28,6 +28,8 @@ def dithered(values: Tensor, dtype: torch.dtype, block: Block, *, key: MaskKey) 
     """
     if dtype not in (torch.bfloat16, torch.float16):
         return values.to(dtype)
+    if dtype == torch.float16:
+        values = values.cpu()  # where numpy knows a number's neighbours
     random = lanes(key, block, values.device)
     rounded = _to_bf16(values.float(), random) if dtype == torch.bfloat16 else _to_fp16(values.float(), random)
     return torch.where(torch.isfinite(values), rounded, values.to(dtype)).contiguous()

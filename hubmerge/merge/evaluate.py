@@ -68,6 +68,11 @@ def open_operands(exprs: Sequence[Expr], source: Source) -> Callable[[Block], li
     return lambda block: [node.load(block).numpy() for node in nodes]
 
 
+def open_node(expr: Expr, source: Source) -> Node:
+    """Returns what gives any block of an expression's value."""
+    return _node(expr, source)
+
+
 def needs_torch(expr: Expr) -> bool:
     """Returns whether an expression's arithmetic is surely beyond the compiled kernels."""
     if not isinstance(expr, Merge):

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from hubmerge.merge.devices import HOST
 from hubmerge.merge.expr import AddLora, Dithered, Expr, Gate, Load, Random, RemapRows, Routing, Same
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
@@ -18,7 +19,7 @@ def fingerprint(plan: Plan) -> str:
     """Returns the SHA-256 of everything that decides the merge's bytes, as 64 hexadecimal digits.
 
     That is: hubmerge's version, the parents' commits (of folders: their files' sizes and times), the tokenizer, every
-    expression with its settings and seed, and the layout of the output files.
+    expression with its settings and seed, the layout of the output files, and the device where it is not the processor.
     """
     expressions = _Expressions(_place)
     description = {
@@ -33,6 +34,7 @@ def fingerprint(plan: Plan) -> str:
             }
             for shard in plan.shards
         ],
+        **({} if plan.device == HOST else {"device": plan.device}),
     }
     return _digest(description)
 
@@ -52,6 +54,7 @@ def shard_contents(plan: Plan) -> dict[str, str]:
 
     expressions = _Expressions(content)
     makers = [__version__, importlib.metadata.version("torch"), commits]
+    makers += [] if plan.device == HOST else [plan.device]
     return {
         shard.filename: _digest(
             [

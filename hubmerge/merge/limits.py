@@ -27,6 +27,11 @@ def explained_limits() -> Iterator[None]:
                 "the system allows this process no more threads",
                 hint="Use fewer (--threads 1 --connections 1), or raise `ulimit -u`.",
             ) from error
+        if "CUDA out of memory" in str(error):
+            raise LimitError(
+                "the CUDA device has not enough memory",
+                hint="Compute fewer tensors at a time (--threads 1), use another device, or leave out --device.",
+            ) from error
         if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
             raise
         raise _no_memory() from error

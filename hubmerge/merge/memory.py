@@ -24,6 +24,9 @@ PROCESS_BYTES = 300_000_000
 TRANSFORMERS_BYTES = 300_000_000
 """What transformers adds to the process once a model's classes are imported."""
 
+CARD_HOST_BYTES = 1_500_000_000
+"""What CUDA's libraries and the pinned memory of one card's seats take of the host; an estimate, not measured."""
+
 BLOCK_BYTES = 8 * BLOCK_ELEMENTS
 """A block of one operand as stored and in fp32, with room for what a method makes of it."""
 
@@ -60,7 +63,7 @@ def fitted(
     if budget_bytes is None:
         available = available_bytes()
         _check_available(least, available)
-        if available is None or options != StreamOptions():
+        if available is None or replace(options, cards=()) != StreamOptions():
             return options
         budget_bytes = max(least, available // DEFAULT_SHARE)
     if least > budget_bytes:
@@ -93,15 +96,18 @@ class _Needs:
     checkpoints: tuple[Checkpoint, ...]
 
     def fit(self, options: StreamOptions, budget_bytes: int) -> StreamOptions:
-        spare = budget_bytes - PROCESS_BYTES - self._read_ahead(SMALLEST_READ_AHEAD_BYTES)
+        process = _process_bytes(options)
+        spare = budget_bytes - process - self._read_ahead(SMALLEST_READ_AHEAD_BYTES)
         threads = max(1, min(options.threads, spare // max(1, self._worker_bytes)))
-        left = budget_bytes - PROCESS_BYTES - threads * self._worker_bytes
+        left = budget_bytes - process - threads * self._worker_bytes
         read_ahead = max(SMALLEST_READ_AHEAD_BYTES, min(options.read_ahead_bytes, left))
         return replace(options, threads=threads, read_ahead_bytes=read_ahead)
 
     def memory_bytes(self, options: StreamOptions) -> int:
         read_ahead = self._read_ahead(options.read_ahead_bytes)
-        return PROCESS_BYTES + max(read_ahead + options.threads * self._worker_bytes, self._routing_bytes(options))
+        return _process_bytes(options) + max(
+            read_ahead + options.threads * self._worker_bytes, self._routing_bytes(options)
+        )
 
     def _routing_bytes(self, options: StreamOptions) -> int:
         """Returns what prompts need that are run before the weights are streamed: a layer in fp32, and transformers."""
@@ -138,6 +144,10 @@ class _Needs:
             for path in dict.fromkeys(source.file for source in checkpoint.tensors.values())
             if checkpoint.files.local_path(path) is None
         }
+
+
+def _process_bytes(options: StreamOptions) -> int:
+    return PROCESS_BYTES + CARD_HOST_BYTES * len(options.cards)
 
 
 def _work_bytes(expr: Expr) -> int:

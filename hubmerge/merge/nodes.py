@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubmerge.lazy_torch import torch
+from hubmerge.merge.devices import to_host
 from hubmerge.merge.dither import DITHER_INDEX, dithered
 from hubmerge.merge.expr import AddLora, Dithered, Load, Random, RemapRows
 from hubmerge.merge.methods.masks import mask_key
@@ -49,7 +50,7 @@ class Source(Protocol):
 
 def rounded(values: Tensor, dtype: str) -> Bytes:
     """Returns the bytes of values that are rounded to a safetensors dtype."""
-    return values.to(torch_dtype(dtype)).contiguous().view(torch.uint8).numpy()
+    return to_host(values.to(torch_dtype(dtype)).contiguous().view(torch.uint8))
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
@@ -114,7 +115,7 @@ class Computed:
 
     def operands(self, block: Block) -> list[Values]:
         """See `Node`."""
-        return [self.load(block).numpy()]
+        return [to_host(self.load(block))]
 
     def kept(self, _block: Block) -> Sequence[Values] | None:
         """See `Node`."""
@@ -207,7 +208,7 @@ class Drawn(Computed):
 class Adapted(Computed):
     """A weight with its low-rank delta; the two small factors are held whole once they have been asked for."""
 
-    def __init__(self, expr: AddLora, weight: Node, a: Leaf, b: Leaf) -> None:
+    def __init__(self, expr: AddLora, weight: Node, a: Node, b: Node) -> None:
         self.shape = weight.shape
         self.is_double = weight.is_double or a.is_double or b.is_double
         self._expr = expr
@@ -229,16 +230,16 @@ class Adapted(Computed):
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Returns matrices of shape `(len(W), rank)` and `(rank, the rest of W)`, read on the first call."""
         if self._held_factors is None:
-            a, b = (_whole(leaf).flatten(1) for leaf in self._stored_factors)
+            a, b = (_whole(factor).flatten(1) for factor in self._stored_factors)
             if self.is_double:
                 a, b = a.double(), b.double()
             self._held_factors = (a.T, b.T) if self._expr.is_transposed else (b, a)
         return self._held_factors
 
 
-def _whole(leaf: Leaf) -> Tensor:
-    numel = math.prod(leaf.shape)
-    return leaf.load(Block(0, numel, numel)).view(leaf.shape)
+def _whole(node: Node) -> Tensor:
+    numel = math.prod(node.shape)
+    return node.load(Block(0, numel, numel)).view(node.shape)
 
 
 class RandomlyRounded(Computed):
@@ -258,7 +259,7 @@ class RandomlyRounded(Computed):
         """See `Node`."""
         with torch.inference_mode():
             values = dithered(self.load(block), torch_dtype(dtype), block, key=self._key)
-            return values.view(torch.uint8).numpy()
+            return to_host(values.view(torch.uint8))
 
 
 class Remapped(Computed):

@@ -17,6 +17,7 @@ from hubmerge.lineage.progress import Progress as CrawlProgress
 from hubmerge.lineage.progress import silent
 from hubmerge.merge.ancestry import Ancestry, read_ancestry
 from hubmerge.merge.describe import Target, parents_of
+from hubmerge.merge.devices import HOST, device_arguments, device_class, find_cards
 from hubmerge.merge.documents import REPLACED_FILES, Documents, Tuned, write_documents
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import LicenceChoice, check_publishable, decide_licence, unsettled
@@ -53,6 +54,7 @@ class MergeOptions:
         lineage: Whether the parents' own ancestors are read; the licence depends on them.
         diagnostics: Whether statistics of the weights are collected and drawn for the card.
         allow_nan: Whether tensors that the merge fills with NaN or infinity are published.
+        device: What computes: `cpu`, `cuda` for every visible CUDA device, or `cuda:N`.
     """
 
     lenient: bool = False
@@ -67,13 +69,14 @@ class MergeOptions:
     lineage: bool = True
     diagnostics: bool = True
     allow_nan: bool = False
+    device: str = HOST
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """Those of the command line without which other bytes come out."""
         seed = () if self.seed is None else ("--seed", str(self.seed))
         shards = () if self.shard_bytes == DEFAULT_SHARD_BYTES else ("--shard-size", str(self.shard_bytes))
-        return (*seed, *shards, *(("--lenient",) if self.lenient else ()))
+        return (*seed, *shards, *device_arguments(self.device), *(("--lenient",) if self.lenient else ()))
 
     @property
     def recorded(self) -> LockedOptions:
@@ -85,6 +88,7 @@ class MergeOptions:
             diagnostics=self.diagnostics,
             allow_nan=self.allow_nan,
             seed=self.seed,
+            device=device_class(self.device),
         )
 
 
@@ -113,8 +117,9 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
         RecipeError: The recipe is wrong.
         SourceError: A parent cannot be used.
         PlanError: The parents do not fit together.
-        LimitError: It needs more memory than it may take.
+        LimitError: It needs more memory than it may take, or a device that is not there.
     """
+    cards = options.stream.cards or find_cards(options.device)
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, lenient=options.lenient)
     if options.seed is not None:
         loaded = loaded.with_seed(options.seed)
@@ -123,9 +128,10 @@ def open_merge(recipe: RecipeLike, options: MergeOptions = DEFAULT_OPTIONS) -> I
     try:
         adapters = {ref: open_adapter(ref, token=options.source_token) for ref in lora_refs(loaded)}
         parents = plan_parents(checkpoints, adapters)
-        plan = build_plan(loaded, checkpoints, adapters, shard_bytes=options.shard_bytes)
+        planned = build_plan(loaded, checkpoints, adapters, shard_bytes=options.shard_bytes)
+        plan = replace(planned, device=device_class(options.device))
         opened = tuple(parents.values())
-        stream = fitted(plan, opened, options.stream, budget_bytes=options.memory_bytes)
+        stream = fitted(plan, opened, replace(options.stream, cards=cards), budget_bytes=options.memory_bytes)
         yield OpenMerge(plan, opened, replace(options, stream=stream))
     finally:
         for parent in parents.values():
@@ -264,14 +270,9 @@ def _without(merge: OpenMerge, ref: ModelRef) -> OpenMerge:
 
 
 def _ancestry(merge: OpenMerge, *, title: str, progress: CrawlProgress = silent) -> Ancestry:
-    options = merge.options
+    token, is_wanted = merge.options.source_token, merge.options.lineage
     return read_ancestry(
-        merge.plan,
-        merge.checkpoints,
-        title=title,
-        token=options.source_token,
-        is_wanted=options.lineage,
-        progress=progress,
+        merge.plan, merge.checkpoints, title=title, token=token, is_wanted=is_wanted, progress=progress
     )
 
 

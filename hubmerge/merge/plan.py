@@ -14,6 +14,7 @@ from typing import Any
 from hubmerge.errors import PlanError
 from hubmerge.merge.adapted import stored_models
 from hubmerge.merge.assemble import MadeModule
+from hubmerge.merge.devices import HOST
 from hubmerge.merge.expr import Dithered, Expr, Gate, Load, Merge, Routing, Same, loads
 from hubmerge.merge.findings import Findings, sentences
 from hubmerge.merge.planned import PlannedTensor, PlannedTokenizer
@@ -93,6 +94,7 @@ class Plan:
         config: config.json of the result.
         modules: What becomes of each part of the model; most models have one.
         notes: What the reader should know before starting, one sentence each.
+        device: What computes it, `cpu` or `cuda`; their roundings differ.
     """
 
     recipe: Recipe
@@ -103,6 +105,7 @@ class Plan:
     shards: tuple[ShardPlan, ...]
     modules: tuple[MadeModule, ...]
     notes: tuple[str, ...]
+    device: str = HOST
 
     @property
     def tensors(self) -> Iterable[OutputTensor]:

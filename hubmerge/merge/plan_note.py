@@ -14,13 +14,14 @@ from hubmerge.version import __version__
 
 
 def plan_note(plan: Plan) -> PlanNote:
-    """Returns the version, the parents, the recipe in full and the output files of a plan."""
+    """Returns the version, the parents, the recipe in full, the output files and the device of a plan."""
     return PlanNote(
         {
             "hubmerge": __version__,
             "parents": {str(parent.ref): _version(parent) for parent in plan.parents},
             "recipe": yaml.safe_load(normalised_recipe(plan)),
             "output": {"files": len(plan.shards), "size_bytes": plan.write_bytes},
+            "device": plan.device,
         }
     )
 

@@ -20,9 +20,11 @@ import numpy as np
 
 from hubmerge.errors import MergeError
 from hubmerge.lazy_torch import torch
+from hubmerge.merge.devices import Card, Seats
 from hubmerge.merge.evaluate import evaluate, needs_torch
 from hubmerge.merge.expr import Expr, Gate, Load, Same
 from hubmerge.merge.nodes import Bytes, rounded
+from hubmerge.merge.on_card import evaluate_on_card, is_for_card
 from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead
@@ -57,11 +59,13 @@ class StreamOptions:
         threads: Workers that compute.
         read_ahead_bytes: Most bytes of remote tensors to hold in memory; a tensor's sources may exceed it on their own.
         connections: Requests to the Hub at a time; more than eight measured slower.
+        cards: What computes in place of the processor.
     """
 
     threads: int = field(default_factory=usable_cores)
     read_ahead_bytes: int = 512 << 20
     connections: int = 8
+    cards: tuple[Card, ...] = ()
 
 
 class Stream:
@@ -74,12 +78,14 @@ class Stream:
         progress: Progress,
         gates: Mapping[Gate, Tensor],
         watcher: Watcher,
+        seats: Seats,
     ) -> None:
         self._watcher = watcher
         self._read_ahead = read_ahead
         self._gates = gates
         self._workers = workers
         self._progress = progress
+        self._seats = seats
         self._next_number = 0
 
     def fill(self, shard: ShardPlan, file: ShardFile) -> None:
@@ -113,9 +119,10 @@ class Stream:
     def _make(self, number: int, tensor: OutputTensor, file: ShardFile) -> None:
         watch = self._watcher(tensor)
         try:
-            for start, data in bytes_of(tensor, self._read_ahead.source(number), watch, self._gates):
-                file.write(tensor.info.start + start, data.data)
-                self._progress.advance(Stage.MERGE, data.size)
+            with self._seats.one() as card:
+                for start, data in bytes_of(tensor, self._read_ahead.source(number), watch, self._gates, card):
+                    file.write(tensor.info.start + start, data.data)
+                    self._progress.advance(Stage.MERGE, data.size)
             watch.finish()
         finally:
             self._read_ahead.release(number, tensor.expr)
@@ -144,9 +151,11 @@ def open_stream(
         connections=options.connections,
         on_read=lambda size_bytes: progress.advance(Stage.READ, size_bytes),
     )
-    workers = _running_workers(options.threads)
-    stream = Stream(read_ahead, workers, progress, gates, watcher)
-    with one_torch_thread() if any(map(needs_torch, exprs)) else nullcontext(), read_ahead, workers:
+    seats = Seats(options.cards)
+    workers = _running_workers(seats.workers(options.threads))
+    stream = Stream(read_ahead, workers, progress, gates, watcher, seats)
+    uses_torch = bool(options.cards) or any(map(needs_torch, exprs))
+    with one_torch_thread() if uses_torch else nullcontext(), read_ahead, workers:
         try:
             yield stream
         except BaseException:
@@ -186,7 +195,11 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def bytes_of(
-    tensor: OutputTensor, source: BatchSource, watch: Watch, gates: Mapping[Gate, Tensor] = NO_GATES
+    tensor: OutputTensor,
+    source: BatchSource,
+    watch: Watch,
+    gates: Mapping[Gate, Tensor] = NO_GATES,
+    card: Card | None = None,
 ) -> Iterator[tuple[int, Bytes]]:
     """Yields (offset in the tensor's data, bytes) from first to last; each is good until the next."""
     expr = tensor.expr
@@ -199,12 +212,19 @@ def bytes_of(
             watch.copied(data)
             yield start, data
     else:
-        yield from _computed(expr, tensor.info.dtype, source, watch)
+        yield from _computed(expr, tensor.info.dtype, source, watch, card)
 
 
-def _computed(expr: Expr, dtype: str, source: BatchSource, watch: Watch) -> Iterator[tuple[int, Bytes]]:
+def _computed(
+    expr: Expr, dtype: str, source: BatchSource, watch: Watch, card: Card | None
+) -> Iterator[tuple[int, Bytes]]:
     item_bytes = item_size(dtype)
-    for block, data in evaluate(expr, dtype=dtype, source=source, watch=watch):
+    blocks = (
+        evaluate_on_card(expr, dtype=dtype, source=source, card=card, watch=watch)
+        if card is not None and is_for_card(expr)
+        else evaluate(expr, dtype=dtype, source=source, watch=watch)
+    )
+    for block, data in blocks:
         yield block.start * item_bytes, data
 
 

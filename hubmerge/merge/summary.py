@@ -23,6 +23,7 @@ def plan_summary(
         "fingerprint": fingerprint(plan),
         "method": plan.recipe.method,
         "seed": plan.recipe.seed,
+        "device": plan.device,
         "parents": [
             {
                 "model": str(parent.ref),

@@ -56,7 +56,7 @@ def rounding_of(plan: Plan) -> Rounding | str:
     """Returns how far mergekit's values may be from the plan's, or why that cannot be said."""
     if any(_has_routers(tensor.expr) for tensor in plan.tensors):
         return "mergekit finds the routers of a mixture in another way, or draws them at random"
-    methods = sorted({method for tensor in plan.tensors for method in _methods(tensor.expr)})
+    methods = sorted(methods_of(plan))
     for method in methods:
         if method in RANDOM:
             return f"mergekit does not record the random masks of {method}, so nobody can draw them again"
@@ -64,11 +64,16 @@ def rounding_of(plan: Plan) -> Rounding | str:
             return f"mergekit's rounding of {method} is not known well enough to tell it from a change"
     known = [ROUNDINGS[method] for method in methods]
     most = max((each.ulps for each in known), default=0)
-    return Rounding(most * max(1, _depth(plan)), share=max((each.share for each in known), default=0))
+    return Rounding(most * max(1, merge_depth(plan)), share=max((each.share for each in known), default=0))
 
 
 def _has_routers(expr: Expr) -> bool:
     return isinstance(expr, Random | Gate) or (not isinstance(expr, Load) and any(map(_has_routers, expr.inputs)))
+
+
+def methods_of(plan: Plan) -> set[str]:
+    """Returns the methods that a plan uses."""
+    return {method for tensor in plan.tensors for method in _methods(tensor.expr)}
 
 
 def _methods(expr: Expr) -> Iterator[str]:
@@ -80,7 +85,7 @@ def _methods(expr: Expr) -> Iterator[str]:
         yield from _methods(operand)
 
 
-def _depth(plan: Plan) -> int:
+def merge_depth(plan: Plan) -> int:
     """Returns how many merges stand within each other: each rounds once more."""
     return max((_depth_of(tensor.expr) for tensor in plan.tensors), default=0)
 

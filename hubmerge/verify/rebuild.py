@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from hubmerge.card.lock import LockFacts
 from hubmerge.errors import SourceError
+from hubmerge.merge.devices import HOST
 from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, build_plan, lora_refs, model_refs
 from hubmerge.merge.recipe import Recipe
 from hubmerge.verify.claims import parent_keys, parents_problem
@@ -59,7 +60,7 @@ def rebuild(
     parents = parent_checkpoints(checkpoints.values())
     try:
         size = DEFAULT_SHARD_BYTES if published.lock is None else shard_bytes(headers)
-        plan = build_plan(recipe, checkpoints, shard_bytes=size)
+        plan = replace(build_plan(recipe, checkpoints, shard_bytes=size), device=_device(published.lock))
         yield Rebuilt(plan, tuple(parents.values()), tuple(_assumptions(plan, published.lock)))
     finally:
         for parent in parents.values():
@@ -70,6 +71,10 @@ def shard_bytes(headers: Mapping[str, Header]) -> int:
     """Returns the smallest size of shards with which tensors are divided into these files; see `lay_out`."""
     several = (header.tensors for header in headers.values() if len(header.tensors) > 1)
     return max((sum(tensor.size_bytes for tensor in tensors) for tensors in several), default=1)
+
+
+def _device(lock: LockFacts | None) -> str:
+    return HOST if lock is None or lock.options is None else lock.options.device
 
 
 def _with_seed(recipe: Recipe, lock: LockFacts | None) -> Recipe:
@@ -116,5 +121,7 @@ def _assumptions(plan: Plan, lock: LockFacts | None) -> Iterator[str]:
             yield f"The folder {parent.ref.path} holds what it held when the merge was made."
         elif lock is None:
             yield f"{parent.ref} was merged as it is now, at {parent.sha[:12]}: no lock file says at which commit."
+    if plan.device != HOST:
+        yield f"It was computed on {plan.device}, which rounds a little differently; here the processor computes."
     if lock is not None and lock.hubmerge_version != __version__:
         yield f"hubmerge {lock.hubmerge_version}, which made it, computes as {__version__} does."

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from hubmerge.errors import HeaderError, HubmergeError
+from hubmerge.merge.devices import HOST
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
+from hubmerge.verify.cards import card_rounding
 from hubmerge.verify.claims import check_claims
 from hubmerge.verify.compare import Differences
 from hubmerge.verify.foreign import Rounding, rounding_of
@@ -142,8 +144,9 @@ def _near_ties(compared: Mapping[str, Differences], rounding: Rounding) -> Itera
 def _accepted(published: Published, plan: Plan, tolerance_ulps: float) -> Rounding | str:
     """Returns how far values may be from the computed ones, or why that cannot be said."""
     if published.lock is not None:
-        return Rounding(tolerance_ulps)
-    found = rounding_of(plan)
+        found: Rounding | str = card_rounding(plan) if plan.device != HOST else Rounding()
+    else:
+        found = rounding_of(plan)
     return found if isinstance(found, str) else replace(found, ulps=max(found.ulps, tolerance_ulps))
 
 

@@ -67,7 +67,8 @@ TEXT = """\
     "lineage": true,
     "diagnostics": true,
     "allow_nan": false,
-    "seed": 7
+    "seed": 7,
+    "device": "cpu"
   },
   "licence": {
     "license": "mit",

@@ -79,5 +79,5 @@ def _columns_by_magnitude(rows: Tensor) -> Tensor:
     """
     keys = rows.float().abs().view(torch.int32).to(torch.int64).bitwise_left_shift_(32)
     keys.bitwise_or_(torch.arange(rows.shape[1], device=rows.device))
-    ordered = torch.from_numpy(np.sort(keys.numpy(force=True), axis=1))
-    return ordered.bitwise_and_(0xFFFF_FFFF).to(rows.device)
+    ordered = torch.from_numpy(np.sort(keys.numpy(), axis=1)) if keys.device.type == "cpu" else keys.sort(dim=1).values
+    return ordered.bitwise_and_(0xFFFF_FFFF)

@@ -105,7 +105,7 @@ def _combine(tensors: list[Tensor], _settings: Settings, selection: Selection, b
 
 
 def _thinned(operands: Operands, selection: Selection, block: Block) -> list[Floats]:
-    return [delta.numpy() for delta in _select(task_vectors(operands.load(block)), selection.cut, block)]
+    return [delta.numpy(force=True) for delta in _select(task_vectors(operands.load(block)), selection.cut, block)]
 
 
 SCE = Method(

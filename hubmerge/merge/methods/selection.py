@@ -63,12 +63,11 @@ class Measured:
 
     def values(self, block: Block) -> Sequence[Floats]:
         """Measures a block."""
-        return [values.numpy() for values in self.measure(self.operands.load(block), block)]
+        return [values.numpy(force=True) for values in self.measure(self.operands.load(block), block)]
 
     def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
         """Measures a block and counts."""
-        values = self.values(block)
-        return [count_between(values[each.series], each) for each in bounds]
+        return count_all(self.measure(self.operands.load(block), block), bounds)
 
     def find(self, block: Block, series: int, value: float, number: int) -> int:
         """Measures a block and looks."""
@@ -144,6 +143,15 @@ def find_cuts(operands: Operands, quantities: Quantities, queries: Sequence[Quer
     raise MergeError(f"{operands.name} holds NaN in one of the models, so its elements cannot be ranked by size")
 
 
+def count_all(series: Sequence[Tensor], bounds: Sequence[Bounds]) -> list[Counts]:
+    """Returns what each of the bounds finds among the values of its quantity."""
+    return [
+        count_between(values.numpy(), each) if values.device.type == "cpu" else count_on_card(values, each)
+        for each in bounds
+        for values in (series[each.series],)
+    ]
+
+
 def count_between(values: Floats, bounds: Bounds) -> Counts:
     """Returns what bounds find among the values of one quantity."""
     # With numpy: finding a few elements among many took torch four times as long.
@@ -158,6 +166,14 @@ def count_between(values: Floats, bounds: Bounds) -> Counts:
 def find_equal(values: Floats, value: float, number: int) -> int:
     """Returns the index of element `number` (from 1) of those that equal a value."""
     return int(np.flatnonzero(values == value)[number - 1])
+
+
+def count_on_card(values: Tensor, bounds: Bounds) -> Counts:
+    """Returns the same as `count_between`, counted where the values are; only those between are copied."""
+    masks = (values > bounds.high, values == bounds.high, values == bounds.low)
+    above, at_high, at_low = torch.stack([mask.sum() for mask in masks]).tolist()
+    inside = values[(values > bounds.low) & (values < bounds.high)]
+    return Counts(above, at_high, at_low, inside.numpy(force=True))
 
 
 def keep_largest(values: Tensor, block: Block, *, cut: Cut) -> Tensor:

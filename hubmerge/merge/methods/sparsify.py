@@ -14,7 +14,7 @@ from hubmerge.lazy_torch import torch
 from hubmerge.merge.methods.gram import task_vectors
 from hubmerge.merge.methods.masks import MaskKey, keep_random, lane_limit, mask_key
 from hubmerge.merge.methods.method import Block, Floats, Operands, Settings
-from hubmerge.merge.methods.selection import Cut, Query, count_between, find_cuts, find_equal, keep_largest
+from hubmerge.merge.methods.selection import Cut, Query, count_all, find_cuts, find_equal, keep_largest
 from hubmerge.merge.native import kernels
 from hubmerge.merge.native.kernels import Bounds, Counts, Rule
 
@@ -164,15 +164,14 @@ class Magnitudes:
         stored = self.operands.stored(block)
         if stored is not None:
             return kernels.magnitudes(stored)
-        return [delta.abs_().numpy() for delta in task_vectors(self.operands.load(block))]
+        return [delta.numpy(force=True) for delta in self._of(block)]
 
     def count(self, block: Block, bounds: Sequence[Bounds]) -> Sequence[Counts]:
         """Returns what the bounds find in a block."""
         stored = self.operands.stored(block)
         if stored is not None:
             return kernels.tally(stored, bounds)
-        values = self.values(block)
-        return [count_between(values[each.series], each) for each in bounds]
+        return count_all(self._of(block), bounds)
 
     def find(self, block: Block, series: int, value: float, number: int) -> int:
         """Returns the place in a block of element `number` of those whose |δᵢ| is a value."""
@@ -180,6 +179,9 @@ class Magnitudes:
         if stored is not None:
             return kernels.find(stored[0], stored[1 + series], value, number)
         return find_equal(self.values(block)[series], value, number)
+
+    def _of(self, block: Block) -> list[Tensor]:
+        return [delta.abs_() for delta in task_vectors(self.operands.load(block))]
 
 
 def _l1_sums(

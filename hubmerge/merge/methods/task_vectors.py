@@ -109,7 +109,7 @@ def _thinned(operands: Operands, sparse: SparseVectors, block: Block) -> list[Fl
     stored, rules = operands.stored(block), rules_of(sparse.keeps)
     if stored and rules:
         return [*kernels.thinned(stored, rules, first=block.start)]
-    return [delta.numpy() for delta in sparse.of(operands.load(block), block)]
+    return [delta.numpy(force=True) for delta in sparse.of(operands.load(block), block)]
 
 
 def _check_gamma(settings: Settings) -> str | None:
