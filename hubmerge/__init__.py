@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hubmerge.extract.plan import ExtractOptions
     from hubmerge.extract.run import extract_lora
     from hubmerge.merge.licensing import LicenceChoice
-    from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
+    from hubmerge.merge.options import MergeOptions
+    from hubmerge.merge.pipeline import merge_and_push, merge_to_folder
     from hubmerge.merge.pipeline import plan_recipe as build_plan
     from hubmerge.merge.plan import Plan
     from hubmerge.merge.recipe import Recipe, load_recipe

@@ -54,7 +54,7 @@ LAYERS = (
     ("merge.moe.prompts", "merge.moe.forward", "merge.moe.gates"),
     ("diagnostics",),
     ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.memory"),
-    ("merge.plan_note", "merge.limits", "merge.summary", "merge.pipeline"),
+    ("merge.plan_note", "merge.limits", "merge.summary", "merge.options", "merge.pipeline"),
     ("extract", "verify"),
     ("merge.preview", "existing"),
     ("republish",),

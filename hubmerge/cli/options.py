@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from hubmerge.merge.pipeline import MergeOptions
+    from hubmerge.merge.options import MergeOptions
 
 Command = Callable[..., None]
 
@@ -121,7 +121,7 @@ run_options = adding(
 def merge_options(given: dict[str, Any]) -> MergeOptions:
     """Returns what the options of `recipe_options` and `run_options` ask for; a command may have only the first."""
     from hubmerge.merge.licensing import LicenceChoice
-    from hubmerge.merge.pipeline import MergeOptions
+    from hubmerge.merge.options import MergeOptions
     from hubmerge.merge.stream import StreamOptions
 
     licence, reason = given.get("license_id"), given.get("license_reason")

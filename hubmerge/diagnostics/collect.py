@@ -9,6 +9,7 @@ from typing import Any
 
 from hubmerge.diagnostics.diagnostics import Cell, Diagnostics, NonFinite, gather
 from hubmerge.diagnostics.finite import count_bad, count_non_finite
+from hubmerge.diagnostics.heat_map import import_ahead
 from hubmerge.diagnostics.operands import model_names, operand_names
 from hubmerge.diagnostics.roles import role_of
 from hubmerge.diagnostics.statistics import Sums, measure, sampled, sums_from_json, sums_to_json
@@ -48,6 +49,11 @@ class Collector:
         self._names = operand_names(plan, plan.tensors)
         self._models = model_names(plan.parents)
         self._seen: dict[str, _Seen] = {}
+
+    def begin(self) -> None:
+        """Gets ready, while there is other work, what will draw the statistics, if there will be any."""
+        if self._measures and any(map(_is_comparison, self._plan.tensors)):
+            import_ahead()
 
     def watch(self, tensor: OutputTensor) -> TensorWatch:
         """Returns what looks at a tensor while it is made."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +104,16 @@ def draw_heat_map(panels: Sequence[Panel], *, title: str, note: str) -> bytes | 
     axes.set(xlim=(0, width), ylim=(height, 0))
     pixels, size = FigureCanvasAgg(figure).print_to_buffer()  # type: ignore[no-untyped-call]
     return _png(bytes(pixels), size)
+
+
+def import_ahead() -> None:
+    """Imports matplotlib in a thread of its own, which takes half a second, while there is other work."""
+    threading.Thread(target=_import_matplotlib, name="hubmerge-import", daemon=True).start()
+
+
+def _import_matplotlib() -> None:
+    with suppress(ImportError):
+        from matplotlib.backends import backend_agg as backend_agg
 
 
 def _png(pixels: bytes, size: tuple[int, int]) -> bytes:

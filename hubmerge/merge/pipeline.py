@@ -5,94 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hubmerge.card.facts import LicenceDecision
-from hubmerge.card.lock import LockedOptions
 from hubmerge.diagnostics.collect import Collector
 from hubmerge.diagnostics.report import report_on
 from hubmerge.lineage.progress import Progress as CrawlProgress
 from hubmerge.lineage.progress import silent
 from hubmerge.merge.ancestry import Ancestry, read_ancestry
 from hubmerge.merge.describe import Target, parents_of
-from hubmerge.merge.devices import HOST, device_arguments, device_class, find_cards
+from hubmerge.merge.devices import device_class, find_cards
 from hubmerge.merge.documents import REPLACED_FILES, Documents, Tuned, write_documents
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.licensing import LicenceChoice, check_publishable, decide_licence, unsettled
+from hubmerge.merge.licensing import check_publishable, decide_licence, unsettled
 from hubmerge.merge.limits import SHARDS_ON_DISK, check_folder_budget, check_free_disk, explained_limits, shards_at_once
 from hubmerge.merge.memory import fitted
 from hubmerge.merge.moe.gates import find_gates
-from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, ShardPlan, build_plan, lora_refs, model_refs, plan_parents
+from hubmerge.merge.options import DEFAULT_OPTIONS, MergeOptions
+from hubmerge.merge.plan import Plan, ShardPlan, build_plan, lora_refs, model_refs, plan_parents
 from hubmerge.merge.plan_note import plan_note
 from hubmerge.merge.progress import Progress, Silent, Stage
 from hubmerge.merge.recipe import Recipe, load_recipe
-from hubmerge.merge.stream import Stream, StreamOptions, open_stream
+from hubmerge.merge.stream import Stream, open_stream
 from hubmerge.publish import FolderPublisher, Published, Publisher, StagedShard
 from hubmerge.weights.checkpoint import Checkpoint, open_adapter, open_checkpoints, parent_checkpoints
 from hubmerge.weights.reference import ModelRef
 from hubmerge.weights.shards import FinishedShard, ShardFile
 
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
-
-
-@dataclass(frozen=True)
-class MergeOptions:
-    """What holds for any merge, wherever it goes.
-
-    Attributes:
-        lenient: Unknown recipe keys are warnings instead of errors.
-        seed: Takes the place of the recipe's.
-        shard_bytes: Most bytes of tensors in one output file.
-        stream: Threads, read-ahead and connections at most.
-        memory_bytes: Most memory that the merge may take; None for a share of what is available.
-        disk_bytes: Most disk; None for what the merge asks for.
-        source_token: For reading parents; None for the token that the user logged in with, False for none.
-        licence: The licence to publish under, in place of the one that follows from the parents'.
-        template: A card template in place of the shipped one.
-        lineage: Whether the parents' own ancestors are read; the licence depends on them.
-        diagnostics: Whether statistics of the weights are collected and drawn for the card.
-        allow_nan: Whether tensors that the merge fills with NaN or infinity are published.
-        device: What computes: `cpu`, `cuda` for every visible CUDA device, or `cuda:N`.
-    """
-
-    lenient: bool = False
-    seed: int | None = None
-    shard_bytes: int = DEFAULT_SHARD_BYTES
-    stream: StreamOptions = field(default_factory=StreamOptions)
-    memory_bytes: int | None = None
-    disk_bytes: int | None = None
-    source_token: str | bool | None = None
-    licence: LicenceChoice | None = None
-    template: Path | None = None
-    lineage: bool = True
-    diagnostics: bool = True
-    allow_nan: bool = False
-    device: str = HOST
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Those of the command line without which other bytes come out."""
-        seed = () if self.seed is None else ("--seed", str(self.seed))
-        shards = () if self.shard_bytes == DEFAULT_SHARD_BYTES else ("--shard-size", str(self.shard_bytes))
-        return (*seed, *shards, *device_arguments(self.device), *(("--lenient",) if self.lenient else ()))
-
-    @property
-    def recorded(self) -> LockedOptions:
-        """Those that the lock file keeps."""
-        return LockedOptions(
-            shard_bytes=self.shard_bytes,
-            lenient=self.lenient,
-            lineage=self.lineage,
-            diagnostics=self.diagnostics,
-            allow_nan=self.allow_nan,
-            seed=self.seed,
-            device=device_class(self.device),
-        )
-
-
-DEFAULT_OPTIONS = MergeOptions()
 
 
 @dataclass(frozen=True)
@@ -232,6 +174,7 @@ def run_merge(merge: OpenMerge, publisher: Publisher, documents: Documents, prog
         for warning in (*unsettled(documents.licence), *documents.licence.warnings):
             progress.say(f"! {warning}")
         collector = Collector(merge.plan, measures=merge.options.diagnostics, allows_nan=merge.options.allow_nan)
+        collector.begin()
         with explained_limits():
             shards = _make_shards(merge, publisher, staged, progress, collector, at_once=at_once)
         notes = {shard.sha256: shard.notes for shard in shards}

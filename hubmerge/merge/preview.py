@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hubmerge.merge.describe import Target
-from hubmerge.merge.pipeline import DEFAULT_OPTIONS, MergeOptions, RecipeLike, merge_documents, open_merge
+from hubmerge.merge.options import DEFAULT_OPTIONS, MergeOptions
+from hubmerge.merge.pipeline import RecipeLike, merge_documents, open_merge
 
 FOLDER_NAME = "merged-model"
 

@@ -8,6 +8,7 @@ worker.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -42,6 +43,8 @@ Watcher = Callable[[OutputTensor], Watch]
 COPY_BYTES = 1 << 18
 """Bytes of a tensor that is only copied, moved at a time: they stay in a core's cache until they are hashed."""
 
+
+SWITCH_SECONDS = 0.0005
 
 NO_GATES: Mapping[Gate, Tensor] = MappingProxyType({})
 
@@ -155,7 +158,7 @@ def open_stream(
     workers = _running_workers(seats.workers(options.threads))
     stream = Stream(read_ahead, workers, progress, gates, watcher, seats)
     uses_torch = bool(options.cards) or any(map(needs_torch, exprs))
-    with one_torch_thread() if uses_torch else nullcontext(), read_ahead, workers:
+    with one_torch_thread() if uses_torch else nullcontext(), _brisk_switching(), read_ahead, workers:
         try:
             yield stream
         except BaseException:
@@ -181,6 +184,20 @@ def _running_workers(threads: int) -> ThreadPoolExecutor:
         workers.shutdown()
         raise
     return workers
+
+
+@contextmanager
+def _brisk_switching() -> Iterator[None]:
+    """Has threads that compute in Python, such as a display, give way to workers, which need Python's lock for little.
+
+    By default each call of a worker would wait for it for five milliseconds, several times as long as it computes.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from hubmerge.merge.describe import Target
 from hubmerge.merge.documents import Documents
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import check_publishable
-from hubmerge.merge.pipeline import MergeOptions, OpenMerge, merge_documents, open_merge, run_merge
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import OpenMerge, merge_documents, open_merge, run_merge
 from hubmerge.merge.progress import Progress, Silent
 from hubmerge.merge.recipe import Recipe
 from hubmerge.publish import HubPublisher, HubTarget, Published

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder, open_merge
 from hubmerge.merge.progress import Progress
 from hubmerge.merge.recipe import Recipe
 from hubmerge.merge.recipe.model import Slice, SliceSource

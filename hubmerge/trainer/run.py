@@ -14,7 +14,8 @@ from hubmerge.errors import DataError, TrainError
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.layers import main_stack, role
 from hubmerge.merge.licensing import check_publishable
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, planned_licence
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder, open_merge, planned_licence
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.recipe import Recipe
 from hubmerge.publish import Published

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.errors import DataError
-from hubmerge.merge.pipeline import MergeOptions, open_merge
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import open_merge
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.recipe.model import Recipe
 from hubmerge.merge.side_files import side_files

@@ -12,7 +12,8 @@ import torch
 from hubmerge.diagnostics import statistics
 from hubmerge.diagnostics.heat_map import PICTURE_FILE
 from hubmerge.errors import MergeError
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder
 from hubmerge.merge.progress import Silent, Stage
 from hubmerge.merge.stream import StreamOptions
 from tests.checkpoints import read_tensors, write_changed, write_tensors

@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from hubmerge.localhub import LocalHub
-from hubmerge.merge.pipeline import MergeOptions
+from hubmerge.merge.options import MergeOptions
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.progress import Stage
 from hubmerge.weights.checkpoint import FIRST_READ_BYTES

@@ -13,7 +13,8 @@ from huggingface_hub import HfApi
 
 from hubmerge.errors import CardError
 from hubmerge.localhub import LocalHub
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push, merge_to_folder
 from hubmerge.merge.preview import preview_card
 from hubmerge.weights.shards import hash_file
 from tests.end_to_end.merges import SHARD_BYTES, Parents, new_repo, shard_hashes, weight_bytes_read, write_parents

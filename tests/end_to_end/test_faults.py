@@ -12,7 +12,8 @@ from huggingface_hub import HfApi
 from hubmerge.cli import main
 from hubmerge.errors import PublishError, TargetMovedError, TransferError
 from hubmerge.localhub import LocalHub
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push
 from hubmerge.merge.stream import StreamOptions
 from tests.end_to_end.merges import (
     OPTIONS,

@@ -13,7 +13,8 @@ import torch
 from hubmerge.errors import LimitError
 from hubmerge.localhub import LocalHub
 from hubmerge.merge.memory import PROCESS_BYTES, memory_bytes
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push, merge_to_folder, open_merge
 from hubmerge.weights.shards import hash_file
 from tests.checkpoints import push_folder, write_tensors
 from tests.end_to_end.merges import Parents, linear, new_repo
@@ -24,7 +25,8 @@ LARGE = 4096
 MEASURED = """
 import json, sys
 from pathlib import Path
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder
 recipe, folder, budget = sys.argv[1:]
 merge_to_folder(json.loads(recipe), folder, options=MergeOptions(memory_bytes=int(budget)))
 status = Path("/proc/self/status").read_text().splitlines()

@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import HfApi
 
 from hubmerge.localhub import LocalHub
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push, merge_to_folder
 from hubmerge.merge.progress import Stage
 from hubmerge.weights.shards import hash_file
 from tests.end_to_end.merges import (

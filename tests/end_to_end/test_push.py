@@ -13,7 +13,8 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hubmerge.localhub import LocalHub
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push
 from hubmerge.merge.progress import Stage
 from tests.checkpoints import push_folder, read_tensors, write_llama
 from tests.end_to_end.merges import (

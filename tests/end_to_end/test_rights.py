@@ -10,7 +10,8 @@ from huggingface_hub import HfApi
 
 from hubmerge.errors import HubmergeError, PublishError, SourceError
 from hubmerge.localhub import LocalHub
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push
 from tests.end_to_end.merges import (
     OPTIONS,
     SHARD_BYTES,

@@ -15,7 +15,8 @@ from hubmerge.existing.renewal import CardOptions, Renewal, push_card, renew_car
 from hubmerge.lineage.published import CONFIG_FILE
 from hubmerge.localhub import LocalHub
 from hubmerge.merge.licensing import LicenceChoice
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push
 from hubmerge.weights.front_matter import read_metadata, split_card
 from tests.checkpoints import write_llama
 from tests.existing.merges import AUTHORS_CARD, merged_folder, new_parents, published, slerp, text_of

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder
 from hubmerge.merge.progress import Silent, Stage
 from hubmerge.merge.stream import StreamOptions
 

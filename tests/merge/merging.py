@@ -10,7 +10,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder
 from hubmerge.merge.plan import DEFAULT_SHARD_BYTES
 from hubmerge.merge.progress import Silent
 from hubmerge.merge.stream import StreamOptions

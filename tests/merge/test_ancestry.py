@@ -17,7 +17,8 @@ from hubmerge.lineage import crawl
 from hubmerge.localhub import LocalHub
 from hubmerge.merge import ancestry
 from hubmerge.merge.licensing import LicenceChoice
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge, planned_licence
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push, merge_to_folder, open_merge, planned_licence
 from tests.checkpoints import push_folder, write_llama
 from tests.lineage.repos import Published, publish
 from tests.merge.merging import Heard, metadata_of

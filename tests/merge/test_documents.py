@@ -15,7 +15,8 @@ from hubmerge.merge.ancestry import Ancestry
 from hubmerge.merge.describe import Target, merge_facts, parents_of
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import decide_licence
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder, open_merge, plan_recipe
 from hubmerge.merge.side_files import side_files
 from tests.checkpoints import write_tensors
 from tests.merge.recipes import whole

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from hubmerge.merge.fingerprint import fingerprint, shard_contents
-from hubmerge.merge.pipeline import MergeOptions, plan_recipe
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import plan_recipe
 from tests.merge.recipes import sliced, whole
 
 Llamas = tuple[Path, Path, Path]

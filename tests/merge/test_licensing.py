@@ -11,7 +11,8 @@ import yaml
 
 from hubmerge.errors import LicenceError
 from hubmerge.merge.licensing import DIRECT_PARENTS_ONLY, LicenceChoice
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push, merge_to_folder, open_merge, planned_licence
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push, merge_to_folder, open_merge, planned_licence
 from tests.checkpoints import write_tensors
 from tests.merge.merging import Heard, metadata_of
 from tests.merge.recipes import whole

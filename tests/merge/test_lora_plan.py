@@ -17,7 +17,8 @@ from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.memory import memory_bytes
 from hubmerge.merge.normalise import normalised_recipe
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe, planned_licence
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder, open_merge, plan_recipe, planned_licence
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.merge.summary import plan_summary

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hubmerge.merge.documents import model_files
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe, planned_licence
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder, open_merge, plan_recipe, planned_licence
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.merge.summary import plan_summary

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.cli import main
 from hubmerge.localhub import LocalHub
-from hubmerge.merge.pipeline import MergeOptions, merge_and_push
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_and_push
 from tests.checkpoints import push_folder, write_llama
 
 OPTIONS = MergeOptions(shard_bytes=10_000, diagnostics=False, lineage=False)

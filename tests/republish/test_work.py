@@ -8,7 +8,8 @@ import pytest
 
 from hubmerge.card.lock import LockedOutput, LockFacts
 from hubmerge.merge.fingerprint import shard_contents
-from hubmerge.merge.pipeline import MergeOptions, plan_recipe
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import plan_recipe
 from hubmerge.merge.plan import Plan
 from hubmerge.republish.work import kept_shards, work_of
 from tests.checkpoints import write_llama

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hubmerge.merge.pipeline import MergeOptions
+from hubmerge.merge.options import MergeOptions
 from hubmerge.trainer.progress import DpoStage, Step, Unseen
 from hubmerge.trainer.run import DpoOptions
 from hubmerge.trainer.settings import DatasetSource, DpoSettings, Evaluation, LoraShape, Memory, Result, Training

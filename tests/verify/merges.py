@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.card.lock import LOCK_FILE
-from hubmerge.merge.pipeline import MergeOptions
+from hubmerge.merge.options import MergeOptions
 from hubmerge.verify.report import Check, Outcome, Report
 from hubmerge.verify.run import VerifyOptions, verify_merge
 from hubmerge.verify.sample import Sampling

@@ -14,7 +14,8 @@ from hubmerge.merge.methods import METHODS
 from hubmerge.merge.methods.masks import lanes, mask_key
 from hubmerge.merge.methods.method import Block
 from hubmerge.merge.on_card import evaluate_on_card
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder
 from hubmerge.verify.cards import DECIDING, NEAR_TIES, ULPS
 from hubmerge.verify.compare import Differences
 from tests.checkpoints import read_tensors

@@ -12,7 +12,8 @@ import pytest
 from hubmerge.card.lock import LOCK_FILE, parse_lock
 from hubmerge.merge.fingerprint import fingerprint, shard_contents
 from hubmerge.merge.memory import CARD_HOST_BYTES, memory_bytes
-from hubmerge.merge.pipeline import MergeOptions, merge_to_folder, open_merge, plan_recipe
+from hubmerge.merge.options import MergeOptions
+from hubmerge.merge.pipeline import merge_to_folder, open_merge, plan_recipe
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.plan_note import plan_note
 from hubmerge.merge.stream import StreamOptions
