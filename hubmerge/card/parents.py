@@ -11,6 +11,9 @@ from hubmerge.card.front_matter import texts
 
 HUB = "https://huggingface.co"
 
+LONGEST_LICENCE = 300
+"""Characters of what a card declares; a name cut off is one that nobody knows, so that nothing is derived from it."""
+
 
 def parent_facts(
     metadata: Mapping[str, Any],
@@ -40,8 +43,8 @@ def parent_facts(
         role=role,
         repo_id=repo_id,
         sha=sha,
-        license=", ".join(texts(metadata.get("license"))) or None,
-        license_name=", ".join(texts(metadata.get("license_name"))) or None,
+        license=", ".join(texts(metadata.get("license")))[:LONGEST_LICENCE] or None,
+        license_name=", ".join(texts(metadata.get("license_name")))[:LONGEST_LICENCE] or None,
         license_link=next(iter(texts(metadata.get("license_link"))), None),
         gated=gated,
         tags=texts(metadata.get("tags")),
