@@ -63,6 +63,7 @@ def parent_licence(parent: ParentFacts) -> ParentLicence:
         name=parent.license_name,
         link=_absolute_link(parent),
         page=commit_url(parent),
+        unseen=_unseen(parent),
     )
 
 
@@ -76,6 +77,12 @@ def commit_url(parent: ParentFacts) -> str | None:
     if parent.repo_id is None:
         return None
     return f"{HUB}/{parent.repo_id}/tree/{parent.sha}" if parent.sha else f"{HUB}/{parent.repo_id}"
+
+
+def _unseen(parent: ParentFacts) -> str | None:
+    if parent.missing is None:
+        return None
+    return "a folder of another machine" if parent.repo_id is None else "deleted or private"
 
 
 def _absolute_link(parent: ParentFacts) -> str | None:

@@ -95,6 +95,17 @@ def open_merged(name: str, *, token: str | bool | None = None) -> Iterator[Found
         snapshot.files.close()
 
 
+def file_of(merge: FoundMerge, path: str) -> bytes | None:
+    """Returns a small file that stands beside the weights; None if there is none.
+
+    Raises:
+        SourceError: It is too large.
+    """
+    if path not in merge.files.entries():
+        return None
+    return read_small(merge.files, path, limit_bytes=CARD_LIMIT_BYTES)
+
+
 def _found(ref: ModelRef, snapshot: Snapshot) -> FoundMerge:
     files = snapshot.files
     card = _text(files, CARD_FILE, limit_bytes=CARD_LIMIT_BYTES) or ""
