@@ -84,7 +84,8 @@ def _as_published(
     if derived.outcome is not Outcome.DERIVED:
         return override_licence(derived, license=own.license, reason=_KEPT_LICENCE, name=name, link=link)
     joined = decide_licence([*parents, own], ancestry, repo_id=merge.repo_id)
-    if joined.outcome is not Outcome.DERIVED or not _is_declared(joined, own):
+    asks_more = joined.outcome is Outcome.DERIVED and (joined.license, joined.name) != (derived.license, derived.name)
+    if not (asks_more and _is_declared(joined, own)):
         return derived
     return replace(joined, link=link) if link and joined.license == "other" else joined
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hubmerge.card.facts import AncestryFacts, LicenceDecision, ParentLicence
-from hubmerge.lineage.audit import audit
+from hubmerge.lineage.audit import Severity, audit
 from hubmerge.lineage.declared import ADAPTER_FILE, Parent, RepoTexts, card_texts, declared
 from hubmerge.lineage.draw import summary
 from hubmerge.lineage.graph import Evidence, Lineage
@@ -99,10 +99,13 @@ def with_licence(lineage: Lineage, decision: LicenceDecision) -> Lineage:
 
 
 def ancestry_facts(lineage: Lineage) -> AncestryFacts | None:
-    """Returns what a card says of an ancestry; None if it ends with the parents, which the card has already."""
+    """Returns what a card says of an ancestry; None if it ends with parents of which the card tells everything."""
+    findings = audit(lineage).findings
     if max(lineage.forward.generations.values()) < 2:
-        return None
-    warnings = tuple(finding.sentence for finding in audit(lineage).findings)
+        findings = tuple(finding for finding in findings if finding.severity is Severity.WARNING)
+        if not findings:
+            return None
+    warnings = tuple(finding.sentence for finding in findings)
     return AncestryFacts(chart=lineage_chart(lineage), summary=summary(lineage), warnings=warnings)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hubmerge.card.facts import ChangeFacts, LicenceDecision, MergeFacts, ParentFacts, TuningFacts
 from hubmerge.card.licence import LICENCE_FILE
 from hubmerge.card.lock import LOCK_FILE, LockedAdapter, LockedOptions, render_lock
-from hubmerge.card.render import LICENCE_FILE_MARK, render_card, render_licence_file
+from hubmerge.card.render import LICENCE_FILE_MARK, read_card, render_card, render_licence_file
 from hubmerge.diagnostics.report import NO_REPORT, Report
 from hubmerge.lineage.graph import Lineage
 from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
@@ -143,9 +143,7 @@ class Documents:
         facts = replace(facts, ancestry=ancestry, diagnostics=report.facts, changes=self.changes)
         facts = facts if self.tuned is None else self._with_tuning(facts, self.tuned)
         earlier = previous.get(CARD_FILENAME)
-        return render_card(
-            facts, template=self.template, previous=None if earlier is None else earlier.decode(errors="replace")
-        )
+        return render_card(facts, template=self.template, previous=None if earlier is None else read_card(earlier))
 
     def _with_tuning(self, facts: MergeFacts, tuned: Tuned) -> MergeFacts:
         parents = (
