@@ -60,7 +60,7 @@ def lineage(
 
     from hubmerge.cli.display import crawl_progress
     from hubmerge.lineage.crawl import CrawlLimits, crawl
-    from hubmerge.lineage.draw import lineage_view
+    from hubmerge.lineage.draw import least_width, lineage_view
     from hubmerge.lineage.forms import written
 
     if is_audit and (svg is not None or form in ("mermaid", "recipe")):
@@ -74,7 +74,7 @@ def lineage(
     if form is not None:
         click.echo(written(found, form), nl=False)
     elif svg is None:
-        _show(lineage_view(found))
+        _show(lineage_view(found), least_width=least_width(found))
 
 
 def _audit(found: Lineage, *, as_json: bool) -> int:
@@ -91,8 +91,8 @@ def _audit(found: Lineage, *, as_json: bool) -> int:
     return CONSENT_NEEDED if audited.needs_consent else 0
 
 
-def _show(view: RenderableType) -> None:
+def _show(view: RenderableType, *, least_width: int = 0) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(view, soft_wrap=not console.is_terminal)
+    console.print(view, soft_wrap=not console.is_terminal or console.width < least_width)
