@@ -78,9 +78,9 @@ def _as_published(
     then = merge.lock.licence if merge.lock else None
     if own.license is None:
         return derived
-    if then is not None and then.chosen_because and then.license == own.license:
-        return override_licence(derived, license=own.license, reason=then.chosen_because, name=then.name)
     name, link = own.license_name, own.license_link
+    if then is not None and then.chosen_because and then.license == own.license:
+        return override_licence(derived, license=own.license, reason=then.chosen_because, name=name, link=link)
     if derived.outcome is not Outcome.DERIVED:
         return override_licence(derived, license=own.license, reason=_KEPT_LICENCE, name=name, link=link)
     joined = decide_licence([*parents, own], ancestry, repo_id=merge.repo_id)

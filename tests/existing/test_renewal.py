@@ -228,6 +228,16 @@ def test_a_licence_that_asks_for_more_is_its_authors_to_choose(hub: LocalHub, me
     assert renewed(folder, hub).files == {}
 
 
+def test_a_licence_that_was_chosen_stays_with_its_reason(hub: LocalHub, tmp_path: Path) -> None:
+    parents = new_parents(hub, tmp_path, "llama3.1", "gemma")
+    repo = f"{parents[0]}-chosen"
+    options = MergeOptions(source_token=hub.token, licence=LicenceChoice("other", "Both are kept."))
+    merge_and_push(slerp(*parents), repo, options=options, target_token=hub.token)
+    renewal = renewed(repo, hub)
+    assert renewal.facts.licence.override_reason == "Both are kept."
+    assert (renewal.diff, renewal.files) == ("", {})
+
+
 def test_a_licence_of_several_stands_in_a_file(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     parents = new_parents(hub, tmp_path, "llama3.1", "gemma")
     folder = merged_folder(tmp_path / "merged", slerp(*parents), card=None)
