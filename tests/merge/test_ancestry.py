@@ -137,7 +137,7 @@ def test_a_crawl_that_fails_is_named_and_nothing_is_guessed(family: Family, monk
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("no memory left")
 
-    monkeypatch.setattr(ancestry, "crawl_parents", fail)
+    monkeypatch.setattr(crawl, "crawl_parents", fail)
     with pytest.raises(LicenceError, match=r"Nothing is known of the ancestors of the parents: no memory left\."):
         family.push(family.model("one", {"license": "mit"}))
 
