@@ -14,8 +14,13 @@ def write_card(metadata: Mapping[str, Any], body: str) -> str:
     return f"---\n{block}---\n\n{body.strip()}\n"
 
 
+def printable(text: str) -> str:
+    """Returns a line of somebody's text without what steers a terminal or turns the direction of writing around."""
+    return "".join(each for each in text if each.isprintable())
+
+
 def texts(value: object) -> tuple[str, ...]:
     """Returns the texts of a metadata value that may be one text, a list of them, or anything."""
     items = value if isinstance(value, list) else [value]
-    stripped = (item.strip() for item in items if isinstance(item, str))
+    stripped = (printable(item).strip() for item in items if isinstance(item, str))
     return tuple(item for item in stripped if item)

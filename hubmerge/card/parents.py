@@ -11,6 +11,9 @@ from hubmerge.card.front_matter import texts
 
 HUB = "https://huggingface.co"
 
+LONGEST_LICENCE = 300
+"""Characters of what a card declares; a name cut off is one that nobody knows, so that nothing is derived from it."""
+
 
 def parent_facts(
     metadata: Mapping[str, Any],
@@ -40,8 +43,8 @@ def parent_facts(
         role=role,
         repo_id=repo_id,
         sha=sha,
-        license=", ".join(texts(metadata.get("license"))) or None,
-        license_name=", ".join(texts(metadata.get("license_name"))) or None,
+        license=", ".join(texts(metadata.get("license")))[:LONGEST_LICENCE] or None,
+        license_name=", ".join(texts(metadata.get("license_name")))[:LONGEST_LICENCE] or None,
         license_link=next(iter(texts(metadata.get("license_link"))), None),
         gated=gated,
         tags=texts(metadata.get("tags")),
@@ -60,6 +63,7 @@ def parent_licence(parent: ParentFacts) -> ParentLicence:
         name=parent.license_name,
         link=_absolute_link(parent),
         page=commit_url(parent),
+        unseen=_unseen(parent),
     )
 
 
@@ -73,6 +77,12 @@ def commit_url(parent: ParentFacts) -> str | None:
     if parent.repo_id is None:
         return None
     return f"{HUB}/{parent.repo_id}/tree/{parent.sha}" if parent.sha else f"{HUB}/{parent.repo_id}"
+
+
+def _unseen(parent: ParentFacts) -> str | None:
+    if parent.missing is None:
+        return None
+    return "a folder of another machine" if parent.repo_id is None else "deleted or private"
 
 
 def _absolute_link(parent: ParentFacts) -> str | None:

@@ -68,6 +68,22 @@ def render_card(
     return write_card(merge_metadata(card_metadata(facts), metadata), renewed)
 
 
+def read_card(content: bytes) -> str:
+    """Returns the text of a README.md that is going to be written anew.
+
+    Raises:
+        CardError: It is not UTF-8, so that text would be lost.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CardError(
+            f"README.md is not UTF-8 (line {line} has the byte 0x{content[error.start]:02x}): its text would be lost",
+            hint="Save it as UTF-8, and run the command again.",
+        ) from None
+
+
 def render_licence_file(licence: LicenceDecision, *, title: str) -> str:
     """Returns the LICENSE.md of a merge under several licences: their names, their texts, and who declares them."""
     return LICENCE_FILE_MARK + _rendered(_environment(None), LICENCE_TEMPLATE, {"licence": licence, "title": title})
@@ -113,6 +129,8 @@ def _rendered(environment: Environment, name: str, context: Mapping[str, Any]) -
         raise CardError(f"there is no card template {error.name}") from error
     except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CardError(f"the card template {name} does not work: {error}") from error
+    except RecursionError:
+        raise CardError(f"the card template {name} does not work: it includes itself without an end") from None
 
 
 def _read_previous(card: str) -> tuple[dict[str, Any], str]:

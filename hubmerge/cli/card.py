@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,4 +150,5 @@ def _print(text: str, out: Path | None) -> None:
     if out is not None:
         out.write_text(text, encoding="utf-8")
     else:
-        click.echo(text.encode(), nl=False)
+        shown = harmless(text) if sys.stdout.isatty() else text
+        click.echo(shown.encode(), nl=False)

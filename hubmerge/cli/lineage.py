@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from hubmerge.lineage.graph import Lineage
 
 CONSENT_NEEDED = 3
+
+
+def _in_a_folder(_context: click.Context, _option: click.Parameter, file: TextIO | None) -> TextIO | None:
+    """Refuses a file whose folder is not there before anybody waits for what goes into it."""
+    if file is not None and not Path(file.name).parent.is_dir():
+        raise click.BadParameter(f"there is no folder {Path(file.name).parent}")
+    return file
 
 
 @click.command()
@@ -31,7 +39,13 @@ CONSENT_NEEDED = 3
 @click.option("--recipe", "form", flag_value="recipe", help="Print one recipe that makes all the merges again.")
 @click.option("--json", "form", flag_value="json", help="Print the graph, or what --audit finds, as JSON.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print a flowchart for a Markdown page.")
-@click.option("--svg", type=click.File("w", "utf-8", lazy=True), metavar="FILE", help="Draw it into FILE.")
+@click.option(
+    "--svg",
+    type=click.File("w", "utf-8", lazy=True),
+    metavar="FILE",
+    callback=_in_a_folder,
+    help="Draw it into FILE.",
+)
 @source_token_option("For reading the models")
 def lineage(
     repo: str, depth: int, is_audit: bool, form: str | None, svg: TextIO | None, source_token: str | None
@@ -46,7 +60,7 @@ def lineage(
 
     from hubmerge.cli.display import crawl_progress
     from hubmerge.lineage.crawl import CrawlLimits, crawl
-    from hubmerge.lineage.draw import lineage_view
+    from hubmerge.lineage.draw import least_width, lineage_view
     from hubmerge.lineage.forms import written
 
     if is_audit and (svg is not None or form in ("mermaid", "recipe")):
@@ -55,12 +69,12 @@ def lineage(
         found = crawl(repo, limits=CrawlLimits(depth=depth), token=source_token, progress=progress)
     if is_audit:
         sys.exit(_audit(found, as_json=form is not None))
-    elif svg is not None:
+    if svg is not None:
         svg.write(written(found, "svg"))
-    elif form is not None:
+    if form is not None:
         click.echo(written(found, form), nl=False)
-    else:
-        _show(lineage_view(found))
+    elif svg is None:
+        _show(lineage_view(found), least_width=least_width(found))
 
 
 def _audit(found: Lineage, *, as_json: bool) -> int:
@@ -77,8 +91,8 @@ def _audit(found: Lineage, *, as_json: bool) -> int:
     return CONSENT_NEEDED if audited.needs_consent else 0
 
 
-def _show(view: RenderableType) -> None:
+def _show(view: RenderableType, *, least_width: int = 0) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(view, soft_wrap=not console.is_terminal)
+    console.print(view, soft_wrap=not console.is_terminal or console.width < least_width)

@@ -43,8 +43,11 @@ LONG_TASK_VECTOR = 4.0
 CHANCE_MARGIN = 0.02
 """Rates of sign conflict nearer than this to chance are called chance; the error of a sample is ten times smaller."""
 
-SHOWN_PAIRS = 3
-"""Pairs named in one sentence or panel each; of more, the range is told."""
+SHOWN = 3
+"""Sentences of one kind; the models or pairs of models beyond are counted."""
+
+LEAST_PERCENT = 0.01
+"""Shares below it are said to be so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,38 +93,34 @@ def warnings(diagnostics: Diagnostics) -> tuple[str, ...]:
 def unrelated(compared: Comparison) -> list[str]:
     """Says which models do not descend from the base, or from one another's."""
     cosine, names = cosines(compared.total), compared.models
-    if compared.has_base:
-        far = [i for i in range(1, len(names)) if cosine[0, i] < UNRELATED_COSINE]
-        return [
-            f"{names[i]} is not tuned from {names[0]}: their weights have a cosine of {cosine[0, i]:.2f}." for i in far
-        ]
-    far_pairs = [(i, j) for i, j in _pairs(names) if cosine[i, j] < UNRELATED_COSINE]
-    shown = [
-        f"{names[i]} and {names[j]} are not tuned from the same base: "
-        f"their weights have a cosine of {cosine[i, j]:.2f}."
-        for i, j in far_pairs[:SHOWN_PAIRS]
+    claim = "{1} is not tuned from {0}" if compared.has_base else "{0} and {1} are not tuned from the same base"
+    found = [
+        f"{claim.format(names[i], names[j])}: their weights have a cosine of {_hundredths(cosine[i, j])}."
+        for i, j in _compared(compared)
+        if cosine[i, j] < UNRELATED_COSINE
     ]
-    more = len(far_pairs) - len(shown)
-    return [*shown, f"Neither are {more} more pairs of models."] if more else shown
+    return _first(found, "The same is true of {}.", has_base=compared.has_base)
 
 
 def same_models(compared: Comparison) -> list[str]:
-    """Says which models are equal in everything that was looked at."""
+    """Says which models are equal in every layer, as far as it was looked at."""
     equal = _equal(compared.total) & np.logical_and.reduce([_equal(layer) for layer in compared.layers])
     names = compared.models
-    return [_same(names[i], names[j], is_base=compared.has_base and i == 0) for i, j in _pairs(names) if equal[i, j]]
+    pairs = [(i, j) for i, j in _pairs(names) if equal[i, j]]
+    found = [_same(names[i], names[j], is_base=compared.has_base and i == 0) for i, j in pairs]
+    return _first(found, "The same is true of {}.", has_base=False)
 
 
 def equal_layers(compared: Comparison) -> list[str]:
     """Says which models are equal in some of the layers only."""
     counts = np.sum([_equal(layer) for layer in compared.layers], axis=0)
     total, names = len(compared.layers), compared.models
-    pairs = [(0, i) for i in range(1, len(names))] if compared.has_base else _pairs(names)
-    return [
+    found = [
         f"{names[j]} equals {'the base' if compared.has_base else names[i]} in {counts[i, j]} of {total} layers."
-        for i, j in pairs
+        for i, j in _compared(compared)
         if 0 < counts[i, j] < total
     ]
+    return _first(found, "Some layers of {} are equal, too.", has_base=compared.has_base)
 
 
 def long_task_vectors(compared: Comparison) -> list[str]:
@@ -143,7 +142,7 @@ def sizes(compared: Comparison) -> list[str]:
     names = compared.models
     if compared.has_base:
         norms = [norm for norm in relative_norms(compared.total) if norm]
-        subject = f"The task vector of {names[1]} is" if len(names) == 2 else "Task vectors are"
+        subject = f"The task vector of {names[1]} is" if len(names) == 2 else "The task vectors are"
         return [f"{subject} {_span(norms, _percent)} as long as the base's weights."] if norms else []
     apart = [distances(compared.total)[i, j] for i, j in _pairs(names)]
     subject = f"{names[0]} and {names[1]}" if len(names) == 2 else "The models"
@@ -174,9 +173,8 @@ def signs(compared: Comparison) -> list[str]:
         if abs(excess) < CHANCE_MARGIN
         else f"{'more' if excess > 0 else 'less'} than by chance ({_percent(conflict.chance)})"
     )
-    return [
-        f"Where two of them change an element, they pull it apart in {_percent(conflict.rate)} of cases, {verdict}."
-    ]
+    who = "both task vectors" if len(compared.tuned) == 2 else "two task vectors"
+    return [f"Where {who} change an element, they pull it apart in {_percent(conflict.rate)} of cases, {verdict}."]
 
 
 def kept(compared: Comparison) -> list[str]:
@@ -208,10 +206,22 @@ def _pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     return list(combinations(range(len(names)), 2))
 
 
+def _compared(compared: Comparison) -> list[tuple[int, int]]:
+    """Returns the pairs that sentences are about: each model with the base, or with every other."""
+    return [(i, j) for i, j in _pairs(compared.models) if i == 0 or not compared.has_base]
+
+
 def _same(one: str, other: str, *, is_base: bool) -> str:
     if is_base:
-        return f"{other} is the same model as its base {one} and adds nothing."
-    return f"{one} and {other} are the same model."
+        return f"{other} equals its base {one} in every layer, and adds nothing there."
+    return f"{one} and {other} are equal in every layer."
+
+
+def _first(found: list[str], rest: str, *, has_base: bool) -> list[str]:
+    """Returns the first sentences, and one that counts the models, or pairs of models, of the others."""
+    more = len(found) - SHOWN
+    noun = "model" if has_base else "pair"
+    return [*found[:SHOWN], rest.format(f"{more} more {noun}{'s' * (more > 1)}")] if more > 0 else found
 
 
 def _direction(values: Sequence[float]) -> str:
@@ -238,6 +248,8 @@ def _span(values: Sequence[float], text: Callable[[float], str]) -> str:
 
 
 def _percent(share: float) -> str:
+    if 0 < 100 * share < LEAST_PERCENT:
+        return f"less than {LEAST_PERCENT} %"
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 

@@ -58,11 +58,10 @@ def draw(diagnostics: Diagnostics, shown: Sequence[Panel]) -> bytes | None:
 
 def basis(diagnostics: Diagnostics) -> str:
     """Returns what the numbers were taken from, one sentence."""
+    if not diagnostics.measured:
+        return "No tensor is made from several models, so that nothing was compared."
     share = 100 * diagnostics.sampled / max(1, diagnostics.elements)
     carried = diagnostics.tensors - diagnostics.merged
-    rest = f"; {carried} tensors are not merged" if carried else ""
-    return (
-        f"From {share:.2g} % of the values of {diagnostics.measured} merged tensors{rest}."
-        if share < 99.5
-        else f"From all values of {diagnostics.measured} merged tensors{rest}."
-    )
+    rest = f"; {carried:,} tensor{'s are' if carried > 1 else ' is'} not merged" if carried else ""
+    part = "all" if share >= 99.5 else f"{share:.2g} % of the"
+    return f"From {part} values of {diagnostics.measured:,} merged tensor{'s' * (diagnostics.measured > 1)}{rest}."

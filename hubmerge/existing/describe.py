@@ -6,18 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hubmerge.card.facts import LicenceDecision, MergeFacts, Outcome
-from hubmerge.card.front_matter import texts
-from hubmerge.card.licence import join_licences, override_licence
-from hubmerge.card.parents import parent_licence, parent_title
+from hubmerge.card.facts import LicenceDecision, MergeFacts, Outcome, ParentFacts
+from hubmerge.card.licence import override_licence
+from hubmerge.card.licence_ids import normalise
+from hubmerge.card.parents import parent_facts, parent_title
 from hubmerge.existing.found import FoundMerge
 from hubmerge.existing.parents import SeenParent, commits_of, tokenizer_hashes
-from hubmerge.lineage.crawl import crawl_parents
 from hubmerge.lineage.declared import Parent
 from hubmerge.lineage.graph import Evidence, Lineage
 from hubmerge.lineage.names import NamedModel
 from hubmerge.lineage.published import recipe_names
-from hubmerge.merge.ancestry import ancestry_facts, with_licence
+from hubmerge.merge.ancestry import Ancestry, ancestry_facts, ancestry_of
 from hubmerge.merge.describe import (
     MERGE_COMMAND,
     architecture_of,
@@ -27,7 +26,7 @@ from hubmerge.merge.describe import (
     pipeline_tag_of,
     reproducing_command,
 )
-from hubmerge.merge.licensing import LicenceChoice
+from hubmerge.merge.licensing import LicenceChoice, decide_licence
 from hubmerge.merge.methods import METHODS
 from hubmerge.merge.normalise import pinned_recipe
 from hubmerge.merge.recipe import Recipe
@@ -44,36 +43,57 @@ _VOCABULARIES = ("tokenizer", "vocab", "spiece")
 
 _COMMAND = re.compile(rf"^{re.escape(MERGE_COMMAND)}(?: [\w./-]+)+$", re.M | re.ASCII)
 
-_KEPT_LICENCE = "it is what the card declared before, though it does not follow from what the parents declare."
+_KEPT_LICENCE = "it is what the card declared before, though it does not follow from what the ancestors declare."
+_OWN_CARD = "the card of this merge"
 
 
-def licence_of(merge: FoundMerge, parents: Sequence[SeenParent], choice: LicenceChoice | None) -> LicenceDecision:
-    """Returns the licence that follows from the parents'; where none does, the chosen one or that of the card."""
-    metadata = parse_front_matter(merge.card.encode())
-    declared = " ".join(texts(metadata.get("license")))
-    derived = _derived_licence(merge, parents)
-    if choice is not None:
-        return override_licence(derived, license=choice.license, reason=choice.reason)
-    if derived.outcome is Outcome.DERIVED or not declared:
-        return derived
-    name, link = (next(iter(texts(metadata.get(key))), None) for key in ("license_name", "license_link"))
-    return override_licence(derived, license=declared, reason=_KEPT_LICENCE, name=name, link=link)
-
-
-def _derived_licence(merge: FoundMerge, parents: Sequence[SeenParent]) -> LicenceDecision:
-    """Returns what follows from the parents that can be read: no licence, if there are others."""
-    unseen = {True: None, False: "deleted or private"}
-    declared = [replace(parent_licence(each.facts), unseen=unseen[each.facts.missing is None]) for each in parents]
-    return join_licences(declared, repo_id=merge.repo_id)
-
-
-def lineage_of(
-    merge: FoundMerge, parents: Sequence[SeenParent], licence: LicenceDecision, *, token: str | bool | None
-) -> Lineage:
+def ancestry_behind(
+    merge: FoundMerge, parents: Sequence[SeenParent], *, token: str | bool | None, is_wanted: bool
+) -> Ancestry:
     """Returns the ancestry, the parents at the commits at which they were seen."""
-    links = [_link(parent) for parent in parents]
-    lineage = crawl_parents(merge.repo_id or merge.title, links, method=_method(merge), token=token)
-    return with_licence(lineage, licence)
+    return ancestry_of(
+        merge.repo_id or merge.title,
+        [_link(parent) for parent in parents],
+        method=_method(merge),
+        folders={parent.named.model.text: parent.folder for parent in parents if parent.folder is not None},
+        token=token,
+        is_wanted=is_wanted,
+    )
+
+
+def licence_of(
+    merge: FoundMerge, parents: Sequence[SeenParent], ancestry: Ancestry, choice: LicenceChoice | None
+) -> LicenceDecision:
+    """Returns the chosen licence, else the one that follows from all ancestors and from the card of the merge."""
+    facts = [parent.facts for parent in parents]
+    decision = decide_licence(facts, ancestry, choice=choice, repo_id=merge.repo_id)
+    return decision if choice else _as_published(merge, facts, ancestry, decision)
+
+
+def _as_published(
+    merge: FoundMerge, parents: Sequence[ParentFacts], ancestry: Ancestry, derived: LicenceDecision
+) -> LicenceDecision:
+    """Returns the licence of the card where a person chose it, where none follows, or where it asks for more."""
+    own = parent_facts(parse_front_matter(merge.card.encode()), label=_OWN_CARD, role="")
+    then = merge.lock.licence if merge.lock else None
+    if own.license is None:
+        return derived
+    name, link = own.license_name, own.license_link
+    if then is not None and then.chosen_because and then.license == own.license:
+        return override_licence(derived, license=own.license, reason=then.chosen_because, name=name, link=link)
+    if derived.outcome is not Outcome.DERIVED:
+        return override_licence(derived, license=own.license, reason=_KEPT_LICENCE, name=name, link=link)
+    joined = decide_licence([*parents, own], ancestry, repo_id=merge.repo_id)
+    asks_more = joined.outcome is Outcome.DERIVED and (joined.license, joined.name) != (derived.license, derived.name)
+    if not (asks_more and _is_declared(joined, own)):
+        return derived
+    return replace(joined, link=link) if link and joined.license == "other" else joined
+
+
+def _is_declared(decision: LicenceDecision, card: ParentFacts) -> bool:
+    if decision.license == "other":
+        return decision.name == card.license_name
+    return decision.license == normalise(card.license or "")
 
 
 def existing_facts(

@@ -10,6 +10,7 @@ from typing import Any
 
 from hubmerge.card.facts import FileFacts
 from hubmerge.card.lock import LARGEST_LOCK_BYTES, LOCK_FILE, LockFacts, parse_lock
+from hubmerge.card.render import read_card
 from hubmerge.errors import CardError, RecipeError, SourceError
 from hubmerge.lineage.published import CONFIG_FILE as RECIPE_FILE
 from hubmerge.lineage.published import fenced_recipe
@@ -86,6 +87,7 @@ def open_merged(name: str, *, token: str | bool | None = None) -> Iterator[Found
     Raises:
         SourceError: It cannot be read, or publishes no recipe.
         TransferError: The Hub does not answer.
+        CardError: Its card is not UTF-8.
     """
     ref = parse_reference(name)
     snapshot = open_snapshot(ref, token=token)
@@ -95,9 +97,21 @@ def open_merged(name: str, *, token: str | bool | None = None) -> Iterator[Found
         snapshot.files.close()
 
 
+def file_of(merge: FoundMerge, path: str) -> bytes | None:
+    """Returns a small file that stands beside the weights; None if there is none.
+
+    Raises:
+        SourceError: It is too large.
+    """
+    if path not in merge.files.entries():
+        return None
+    return read_small(merge.files, path, limit_bytes=CARD_LIMIT_BYTES)
+
+
 def _found(ref: ModelRef, snapshot: Snapshot) -> FoundMerge:
     files = snapshot.files
-    card = _text(files, CARD_FILE, limit_bytes=CARD_LIMIT_BYTES) or ""
+    has_card = CARD_FILE in files.entries()
+    card = read_card(read_small(files, CARD_FILE, limit_bytes=CARD_LIMIT_BYTES)) if has_card else ""
     recipe_text = _recipe_text(files, card)
     recipe, problems = _recipe(recipe_text)
     weights = _weights(files)

@@ -12,10 +12,12 @@ from hubmerge.card.facts import ParentFacts
 from hubmerge.card.parents import parent_facts
 from hubmerge.errors import SourceError
 from hubmerge.existing.found import FoundMerge
+from hubmerge.lineage.declared import RepoTexts
 from hubmerge.lineage.fetch import HubReader
 from hubmerge.lineage.graph import State
 from hubmerge.lineage.names import NamedModel, named_models
 from hubmerge.lineage.published import recipe_names
+from hubmerge.merge.ancestry import folder_texts
 from hubmerge.merge.explain import parent_role
 from hubmerge.merge.plan import model_refs
 from hubmerge.merge.recipe import Recipe
@@ -28,6 +30,8 @@ from hubmerge.weights.snapshot import Snapshot, open_snapshot
 QUESTIONS_AT_A_TIME = 4
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_LIMIT_BYTES = 64 << 20
+
+ELSEWHERE = "it is a folder of another machine"
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,13 @@ class SeenParent:
 
     Attributes:
         tokenizer: What its tokenizer.json is known by, see `tokenizer_hashes`.
+        folder: What a folder of this machine says of its own descent; None for any other parent.
     """
 
     named: NamedParent
     facts: ParentFacts
     tokenizer: frozenset[str] = frozenset()
+    folder: RepoTexts | None = None
 
 
 def named_parents(merge: FoundMerge) -> tuple[NamedParent, ...]:
@@ -121,7 +127,8 @@ def _from_names(text: str) -> Iterator[NamedParent]:
 def _seen_folder(parent: NamedParent, *, may_look: bool) -> SeenParent:
     if may_look and parent.ref is not None and parent.ref.folder.is_dir():
         return _seen(parent, None, open_snapshot(parent.ref))
-    return SeenParent(parent, ParentFacts(label=parent.model.text, role=parent.role, is_base=parent.is_base))
+    facts = ParentFacts(label=parent.model.text, role=parent.role, is_base=parent.is_base, missing=ELSEWHERE)
+    return SeenParent(parent, facts)
 
 
 def _seen_repo(parent: NamedParent, ref: ModelRef, *, token: str | bool | None) -> SeenParent:
@@ -143,7 +150,8 @@ def _seen(parent: NamedParent, repo_id: str | None, snapshot: Snapshot) -> SeenP
             gated=snapshot.gated,
             is_base=parent.is_base,
         )
-        return SeenParent(parent, facts, tokenizer_hashes(files))
+        folder = folder_texts(parent.model.text, files) if repo_id is None else None
+        return SeenParent(parent, facts, tokenizer_hashes(files), folder)
 
 
 def _card(files: Files) -> bytes:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.card.facts import MergeFacts
+from hubmerge.card.licence import LICENCE_FILE
 from hubmerge.card.render import render_card
 from hubmerge.card.validate import validate_card
 from hubmerge.errors import PublishError
-from hubmerge.existing.describe import existing_facts, licence_of, lineage_of
-from hubmerge.existing.found import FoundMerge, open_merged
+from hubmerge.existing.describe import ancestry_behind, existing_facts, licence_of
+from hubmerge.existing.found import FoundMerge, file_of, open_merged
 from hubmerge.existing.parents import seen_parents
 from hubmerge.lineage.graph import Lineage
 from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
-from hubmerge.merge.documents import CARD_FILENAME, RECIPE_FILENAME
+from hubmerge.merge.ancestry import with_licence
+from hubmerge.merge.documents import CARD_FILENAME, RECIPE_FILENAME, licence_file
 from hubmerge.merge.licensing import LicenceChoice
 from hubmerge.publish import Published
 from hubmerge.publish.small_files import SmallCommit, commit_small_files
@@ -28,7 +31,7 @@ class CardOptions:
     """How a card is renewed.
 
     Attributes:
-        licence: In place of the one that follows from the parents'.
+        licence: In place of the one that follows from the ancestors'.
         template: A card template in place of the shipped one.
         lineage: Whether the parents' own parents are read.
         source_token: For reading; None for the token that the user logged in with, False for none.
@@ -42,11 +45,13 @@ class CardOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Renewal:
-    """A card before and after, and the files that belong beside it and were not there.
+    """A card before and after, and the files that belong beside it and are not as they should be.
 
     Attributes:
         ref: The repo or the folder.
         sha: The commit that was read; None for a folder.
+        beside: Those files, by name.
+        present: Names of all files that were there.
     """
 
     ref: ModelRef
@@ -54,21 +59,23 @@ class Renewal:
     facts: MergeFacts
     previous: str
     card: str
-    added: Mapping[str, bytes]
+    beside: Mapping[str, bytes]
+    present: frozenset[str]
 
     @property
     def files(self) -> dict[str, bytes]:
         """What has to be written; nothing if all is as it should be."""
         card = {} if self.card == self.previous else {CARD_FILENAME: self.card.encode()}
-        return {**card, **self.added}
+        return {**card, **self.beside}
 
     @property
     def diff(self) -> str:
-        """The change of the card as a unified diff, and a line for each added file; empty if nothing changes."""
-        before, after = (text.splitlines(keepends=True) for text in (self.previous, self.card))
+        """The change of the card as a unified diff, and a line for each other file; empty if nothing changes."""
+        before, after = (re.findall(r"[^\n]*\n|[^\n]+", text) for text in (self.previous, self.card))
         lines = difflib.unified_diff(before, after, f"a/{CARD_FILENAME}", f"b/{CARD_FILENAME}")
         changes = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-        return changes + "".join(f"new file {name}\n" for name in self.added)
+        kinds = {name: "changed" if name in self.present else "new" for name in self.beside}
+        return changes + "".join(f"{kind} file {name}\n" for name, kind in kinds.items())
 
 
 def renew_card(name: str, options: CardOptions | None = None) -> Renewal:
@@ -86,10 +93,9 @@ def renew_card(name: str, options: CardOptions | None = None) -> Renewal:
     options = options or CardOptions()
     with open_merged(name, token=options.source_token) as merge:
         parents = seen_parents(merge, token=options.source_token)
-        licence = licence_of(merge, parents, options.licence)
-        lineage = None
-        if options.lineage and any(parent.facts.repo_id for parent in parents):
-            lineage = lineage_of(merge, parents, licence, token=options.source_token)
+        ancestry = ancestry_behind(merge, parents, token=options.source_token, is_wanted=options.lineage)
+        licence = licence_of(merge, parents, ancestry, options.licence)
+        lineage = None if ancestry.lineage is None else with_licence(ancestry.lineage, licence)
         facts = existing_facts(merge, parents, licence, lineage)
         card = render_card(facts, template=options.template, previous=merge.card, same_merge=True)
         return Renewal(
@@ -98,7 +104,8 @@ def renew_card(name: str, options: CardOptions | None = None) -> Renewal:
             facts=facts,
             previous=merge.card,
             card=card,
-            added=_absent(merge, lineage),
+            beside=_beside(merge, facts, lineage, is_renewed=card != merge.card),
+            present=frozenset(merge.files.entries()),
         )
 
 
@@ -142,9 +149,15 @@ def write_card(renewal: Renewal) -> Path:
     return renewal.ref.folder / CARD_FILENAME
 
 
-def _absent(merge: FoundMerge, lineage: Lineage | None) -> dict[str, bytes]:
-    wanted = {RECIPE_FILENAME: merge.recipe_text.encode()}
-    if lineage is not None:
-        wanted[LINEAGE_FILE] = render_lineage(lineage).encode()
+def _beside(merge: FoundMerge, facts: MergeFacts, lineage: Lineage | None, *, is_renewed: bool) -> dict[str, bytes]:
+    """Returns the files that are absent, or ours and out of date; the graph stays with the card that tells of it."""
+    graph = {} if lineage is None else {LINEAGE_FILE: render_lineage(lineage).encode()}
+    terms = licence_file(facts.licence, file_of(merge, LICENCE_FILE), title=merge.title)
+    wanted = {RECIPE_FILENAME: merge.recipe_text.encode(), **graph, **terms}
+    ours = {*terms, *(graph if is_renewed else ())}
     present = merge.files.entries()
-    return {name: content for name, content in wanted.items() if name not in present}
+    return {
+        name: content
+        for name, content in wanted.items()
+        if name not in present or (name in ours and file_of(merge, name) != content)
+    }

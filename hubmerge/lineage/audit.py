@@ -9,6 +9,7 @@ from enum import StrEnum
 from hubmerge.card.facts import LicenceDecision, Outcome
 from hubmerge.card.licence import join_licences, licence_families
 from hubmerge.card.licence_ids import Family, family_of
+from hubmerge.card.licence_notices import abridged
 from hubmerge.lineage.appearance import licence_title
 from hubmerge.lineage.graph import Evidence, Lineage, Node, Relation, State
 from hubmerge.lineage.licence import lineage_licence
@@ -172,12 +173,18 @@ def _of_parents(lineage: Lineage, node: Node) -> Iterator[Finding]:
         yield Finding(Fault.PARENTS_LEFT_OUT, node.id, sentence.replace("its 1 parents", "its parents"))
     for edge in edges:
         parent = lineage.nodes[edge.parent]
-        if named and edge not in named and edge.is_base and node.relation is Relation.MERGE:
+        if edge.is_base and named and edge not in named and node.relation is Relation.MERGE:
             sentence = f"{node.title} leaves {parent.title}, the base of the merge, out of base_model."
             yield Finding(Fault.BASE_LEFT_OUT, node.id, sentence)
-        if parent.state is State.READ and parent.repo_id not in [model.repo_id for model in named_models(edge.name)]:
+        if parent.state is State.READ and not _is_called(parent, edge.name):
             sentence = f"{parent.title} is what {node.title} calls {edge.name}: it has been renamed."
             yield Finding(Fault.RENAMED, parent.id, sentence)
+
+
+def _is_called(model: Node, name: str) -> bool:
+    """Returns whether a name is that of a repo today, for which the Hub takes small letters and capitals alike."""
+    named = [(each.repo_id or "").lower() for each in named_models(name)]
+    return (model.repo_id or "").lower() in named
 
 
 def _circle(lineage: Lineage, child: str, parent: str) -> Finding:
@@ -190,5 +197,4 @@ def _circle(lineage: Lineage, child: str, parent: str) -> Finding:
 
 def _made(lineage: Lineage, node: Node) -> str:
     children = list(dict.fromkeys(lineage.nodes[edge.child].title for edge in lineage.children(node.id)))
-    listed = " and ".join(filter(None, (", ".join(children[:-1]), children[-1])))
-    return f"{listed} {'was' if len(children) == 1 else 'were'} made from it"
+    return f"{abridged(children)} {'was' if len(children) == 1 else 'were'} made from it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,13 @@ from hubmerge.weights.front_matter import parse_front_matter, split_card
 
 ADAPTER_FILE = "adapter_config.json"
 
+MOST_PARENTS = 500
+"""Of one model; merges of a few dozen are known."""
+
 _TAG = re.compile(r"base_model:(?:(adapter|finetune|merge|quantized):)?(.+)")
-_QUANTIZED = re.compile(r"(?:^|[-_.])(?:gguf|ggml|gptq|awq|exl2|hqq|bnb|int4|int8|[2-8]bit|fp8|mlx)(?:$|[-_.])", re.I)
+_QUANTIZED = re.compile(
+    r"(?:^|[-_.])(?:gguf|ggml|gptq|awq|exl2|hqq|bnb|int4|int8|[2-8]bit|[\d.]+bpw|fp8|mlx)(?:$|[-_.])", re.I
+)
 _TRAINING = ("dpo", "orpo", "kto", "ppo", "grpo", "rlhf", "sft")
 _NAMING_KEYS = ("name", "id", "model", "repo", "repo_id", "path", "base_model", "model_id", "url")
 
@@ -95,12 +100,12 @@ def declared(repo: RepoTexts) -> Declared:
         own += _from_recipe(names, Evidence.RECIPE if repo.recipe else Evidence.README_RECIPE)
     parents = _joined(own or _from_prose(repo))
     return Declared(
-        parents=parents,
+        parents=parents[:MOST_PARENTS],
         relation=relation or (Relation.FINETUNE if parents else None),
         method=_method(repo, relation, names),
         recipe=recipe if relation is Relation.MERGE else None,
         contamination=contamination_warnings(repo.body),
-        problems=_problems(repo, names),
+        problems=(*_problems(repo, names), *_too_many(parents)),
     )
 
 
@@ -109,8 +114,8 @@ def _from_metadata(repo: RepoTexts) -> Iterator[Parent]:
         yield from _parents(name, Evidence.CARD)
     for _, name in _tagged(repo):
         yield from _parents(name, Evidence.TAG)
-    if base := _adapter_config(repo).get("base_model_name_or_path"):
-        yield from _parents(str(base), Evidence.ADAPTER)
+    for name in texts(_adapter_config(repo).get("base_model_name_or_path")):
+        yield from _parents(name, Evidence.ADAPTER)
 
 
 def _from_recipe(names: RecipeNames, evidence: Evidence) -> Iterator[Parent]:
@@ -182,6 +187,12 @@ def _problems(repo: RepoTexts, names: RecipeNames | None) -> tuple[str, ...]:
     if repo.adapter is not None and not _adapter_config(repo):
         problems.append(f"{ADAPTER_FILE} is not a JSON object")
     return tuple(problems)
+
+
+def _too_many(parents: Sequence[Parent]) -> tuple[str, ...]:
+    if len(parents) <= MOST_PARENTS:
+        return ()
+    return (f"it names {len(parents):,} models as its parents, and only the first {MOST_PARENTS} were looked at",)
 
 
 def _tagged(repo: RepoTexts) -> Iterator[tuple[str, str]]:

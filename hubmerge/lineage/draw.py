@@ -10,6 +10,12 @@ from hubmerge.lineage.appearance import Kind, Tone, kind_of, licence_title, made
 from hubmerge.lineage.audit import Audit, Finding, Severity
 from hubmerge.lineage.graph import Edge, Lineage, Node
 
+GUIDE = 4
+"""Columns of the lines before each generation."""
+
+LEAST_LABEL = 24
+"""Columns below which a label falls apart into syllables."""
+
 _KIND_STYLES = {
     Kind.MERGE: "bold magenta",
     Kind.FINETUNE: "cyan",
@@ -34,6 +40,11 @@ def lineage_view(lineage: Lineage) -> RenderableType:
     tree = Tree(_label(root), guide_style="dim")
     _grow(tree, lineage, lineage.root, seen={lineage.root})
     return Group(tree, Text(summary(lineage), style="dim"))
+
+
+def least_width(lineage: Lineage) -> int:
+    """Returns the columns that the tree needs; on narrower terminals its lines are better left to wrap as they are."""
+    return GUIDE * max(lineage.forward.generations.values()) + LEAST_LABEL
 
 
 def summary(lineage: Lineage) -> str:

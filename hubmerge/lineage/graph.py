@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -117,15 +118,10 @@ class Lineage:
 
     def path_to(self, node_id: str) -> tuple[str, ...]:
         """Returns the ids on a shortest way from the root to a node of this lineage, both ends included."""
-        ways: dict[str, tuple[str, ...]] = {self.root: (self.root,)}
-        waiting = [self.root]
-        while node_id not in ways:
-            child = waiting.pop(0)
-            for edge in self.parents(child):
-                if edge.parent not in ways:
-                    ways[edge.parent] = (*ways[child], edge.parent)
-                    waiting.append(edge.parent)
-        return ways[node_id]
+        way = [node_id]
+        while way[-1] != self.root:
+            way.append(self._nearer[way[-1]])
+        return tuple(reversed(way))
 
     @property
     def ancestors(self) -> tuple[Node, ...]:
@@ -164,12 +160,32 @@ class Lineage:
         return depth
 
     @cached_property
+    def _nearer(self) -> Mapping[str, str]:
+        """Each ancestor's child on a shortest way to the root."""
+        nearer: dict[str, str] = {}
+        waiting = deque([self.root])
+        while waiting:
+            child = waiting.popleft()
+            for edge in self.parents(child):
+                if edge.parent != self.root and edge.parent not in nearer:
+                    nearer[edge.parent] = child
+                    waiting.append(edge.parent)
+        return nearer
+
+    @cached_property
     def _by_child(self) -> Mapping[str, tuple[Edge, ...]]:
-        return {node: tuple(edge for edge in self.edges if edge.child == node) for node in self.nodes}
+        return _grouped((edge.child, edge) for edge in self.edges)
 
     @cached_property
     def _by_parent(self) -> Mapping[str, tuple[Edge, ...]]:
-        return {node: tuple(edge for edge in self.edges if edge.parent == node) for node in self.nodes}
+        return _grouped((edge.parent, edge) for edge in self.edges)
+
+
+def _grouped(pairs: Iterable[tuple[str, Edge]]) -> Mapping[str, tuple[Edge, ...]]:
+    groups: dict[str, list[Edge]] = {}
+    for node, edge in pairs:
+        groups.setdefault(node, []).append(edge)
+    return {node: tuple(edges) for node, edges in groups.items()}
 
 
 def _back_edges(lineage: Lineage) -> Iterator[Edge]:

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hubmerge.card.front_matter import printable
 from hubmerge.errors import RecipeError
+from hubmerge.lineage.code_blocks import parts
 from hubmerge.merge.recipe.yaml_tree import Item, documents
 
 CONFIG_FILE = "mergekit_config.yml"
 
-_FENCED = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*(?:ya?ml)?[ \t]*\n(.*?)\n[ \t]*\2[ \t]*$", re.DOTALL | re.M | re.I)
+_YAML = ("", "yaml", "yml")
+_RECIPE_KEY = re.compile(r"^[ \t]*(?:merge_method|experts)[ \t]*:", re.M)
 _ENTRY = re.compile(r"""^[ \t]*(?:-[ \t]*)?(model|base_model|merge_method)[ \t]*:[ \t]*["']?([^\s"'#]+)""", re.M)
 _LISTS = ("models", "slices", "sources", "experts")
 
@@ -35,12 +38,8 @@ class RecipeNames:
 
 def fenced_recipe(body: str) -> str | None:
     """Returns the first code block of a card that is a recipe, its indentation taken away."""
-    for match in _FENCED.finditer(body):
-        lines = [line.removeprefix(match[1]) for line in match[3].split("\n")]
-        text = "\n".join(lines)
-        if re.search(r"^[ \t]*(?:merge_method|experts)[ \t]*:", text, re.M):
-            return f"{text}\n"
-    return None
+    blocks = (part.text for part in parts(body) if part.language in _YAML)
+    return next((f"{text}\n" for text in blocks if _RECIPE_KEY.search(text)), None)
 
 
 def recipe_names(text: str) -> RecipeNames:
@@ -97,7 +96,7 @@ def _reference(item: Item, *, is_base: bool) -> Iterator[tuple[str, bool]]:
 
 def _text(item: Item, key: str) -> str | None:
     value = item.value.get(key) if isinstance(item.value, Mapping) else None
-    return value.text.strip() or None if value is not None else None
+    return printable(value.text).strip() or None if value is not None else None
 
 
 def _distinct(items: Iterator[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hubmerge.card.facts import AncestryFacts, LicenceDecision, ParentLicence
-from hubmerge.lineage.audit import audit
+from hubmerge.lineage.audit import Severity, audit
 from hubmerge.lineage.declared import ADAPTER_FILE, Parent, RepoTexts, card_texts, declared
 from hubmerge.lineage.draw import summary
 from hubmerge.lineage.graph import Evidence, Lineage
@@ -17,7 +17,7 @@ from hubmerge.lineage.published import CONFIG_FILE
 from hubmerge.merge.describe import is_base_model
 from hubmerge.merge.plan import Plan
 from hubmerge.weights.checkpoint import CARD_FILE, CARD_LIMIT_BYTES, Checkpoint
-from hubmerge.weights.files import read_small
+from hubmerge.weights.files import Files, read_small
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,39 @@ def read_ancestry(
     is_wanted: bool = True,
     progress: Progress = silent,
 ) -> Ancestry:
+    """Returns the ancestry of a planned merge; `checkpoints` are those of `plan.parents`, the rest is as below."""
+    return ancestry_of(
+        title,
+        _parents(plan),
+        method=plan.recipe.method,
+        folders={each.ref.path: folder_texts(each.ref.path, each.files) for each in checkpoints if each.ref.is_local},
+        token=token,
+        is_wanted=is_wanted,
+        progress=progress,
+    )
+
+
+def ancestry_of(
+    title: str,
+    parents: Sequence[Parent],
+    *,
+    method: str,
+    folders: Mapping[str, RepoTexts],
+    token: str | bool | None,
+    is_wanted: bool = True,
+    progress: Progress = silent,
+) -> Ancestry:
     """Returns the ancestry of a merge as far as the Hub tells it within some seconds; never raises.
 
     Args:
-        plan: The merge.
-        checkpoints: Those of `plan.parents`.
         title: What the merge is called.
+        parents: What it is made from.
+        method: The merge method.
+        folders: What stands in those parents that are folders of this machine, by their names.
         token: For reading the parents.
         is_wanted: Otherwise nothing is asked.
         progress: Told of every model that was looked at.
     """
-    folders = _folders(checkpoints)
-    parents = _parents(plan)
     if not is_wanted:
         return Ancestry(is_wanted=False)
     if not any(parent.model.repo_id for parent in parents) and not any(declared(t).parents for t in folders.values()):
@@ -63,9 +84,7 @@ def read_ancestry(
     from hubmerge.lineage.crawl import crawl_parents
 
     try:
-        lineage = crawl_parents(
-            title, parents, method=plan.recipe.method, folders=folders, token=token, progress=progress
-        )
+        lineage = crawl_parents(title, parents, method=method, folders=folders, token=token, progress=progress)
     except Exception as error:  # cards are written by anybody; none of them may be what a merge fails for
         return Ancestry(problem=str(error))
     return Ancestry(lineage)
@@ -80,10 +99,13 @@ def with_licence(lineage: Lineage, decision: LicenceDecision) -> Lineage:
 
 
 def ancestry_facts(lineage: Lineage) -> AncestryFacts | None:
-    """Returns what a card says of an ancestry; None if it ends with the parents, which the card has already."""
+    """Returns what a card says of an ancestry; None if it ends with parents of which the card tells everything."""
+    findings = audit(lineage).findings
     if max(lineage.forward.generations.values()) < 2:
-        return None
-    warnings = tuple(finding.sentence for finding in audit(lineage).findings)
+        findings = tuple(finding for finding in findings if finding.severity is Severity.WARNING)
+        if not findings:
+            return None
+    warnings = tuple(finding.sentence for finding in findings)
     return AncestryFacts(chart=lineage_chart(lineage), summary=summary(lineage), warnings=warnings)
 
 
@@ -96,19 +118,14 @@ def _parents(plan: Plan) -> Sequence[Parent]:
     return tuple(found.values())
 
 
-def _folders(checkpoints: Sequence[Checkpoint]) -> Mapping[str, RepoTexts]:
-    """Returns what the parents that are folders say of their own descent, by path."""
-    return {checkpoint.ref.path: _texts(checkpoint) for checkpoint in checkpoints if checkpoint.ref.is_local}
-
-
-def _texts(checkpoint: Checkpoint) -> RepoTexts:
-    files = checkpoint.files
+def folder_texts(path: str, files: Files) -> RepoTexts:
+    """Returns what a folder of this machine says of its own descent."""
     found = {
         name: read_small(files, name, limit_bytes=CARD_LIMIT_BYTES)
         for name in (CARD_FILE, CONFIG_FILE, ADAPTER_FILE)
         if name in files.entries()
     }
-    card = card_texts(checkpoint.ref.path, None, found.get(CARD_FILE))
+    card = card_texts(path, None, found.get(CARD_FILE))
     recipe, adapter = found.get(CONFIG_FILE), found.get(ADAPTER_FILE)
     return replace(
         card,

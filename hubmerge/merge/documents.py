@@ -10,7 +10,7 @@ from pathlib import Path
 from hubmerge.card.facts import ChangeFacts, LicenceDecision, MergeFacts, ParentFacts, TuningFacts
 from hubmerge.card.licence import LICENCE_FILE
 from hubmerge.card.lock import LOCK_FILE, LockedAdapter, LockedOptions, render_lock
-from hubmerge.card.render import LICENCE_FILE_MARK, render_card, render_licence_file
+from hubmerge.card.render import LICENCE_FILE_MARK, read_card, render_card, render_licence_file
 from hubmerge.diagnostics.report import NO_REPORT, Report
 from hubmerge.lineage.graph import Lineage
 from hubmerge.lineage.record import LINEAGE_FILE, render_lineage
@@ -119,7 +119,7 @@ class Documents:
             RECIPE_FILENAME: self._recipe_text().encode(),
             LOCK_FILE: lock.encode(),
             **({} if self.lineage is None else {LINEAGE_FILE: render_lineage(self.lineage).encode()}),
-            **self._licence_file(previous.get(LICENCE_FILE)),
+            **licence_file(self.licence, previous.get(LICENCE_FILE), title=self.target.title),
             **report.files,
             CARD_FILENAME: self.card(shards, previous, report).encode(),
         }
@@ -127,17 +127,6 @@ class Documents:
     def _recipe_text(self) -> str:
         """Returns the recipe as it was written; of a tuned model, which nobody wrote, the one that makes it again."""
         return self.plan.recipe.text if self.tuned is None else self.tuned.recipe(normalised_recipe(self.plan))
-
-    def _licence_file(self, previous: bytes | None) -> dict[str, bytes]:
-        """Returns LICENSE.md where the card links to it or where the one of an earlier merge would mislead.
-
-        What a person wrote under that name stays.
-        """
-        is_linked = self.licence.is_settled and self.licence.link == LICENCE_FILE
-        is_ours = previous is not None and previous.startswith(LICENCE_FILE_MARK.encode())
-        if not (is_ours or (is_linked and previous is None)):
-            return {}
-        return {LICENCE_FILE: render_licence_file(self.licence, title=self.target.title).encode()}
 
     def card(self, shards: Sequence[StagedShard], previous: Mapping[str, bytes], report: Report = NO_REPORT) -> str:
         """Returns README.md; before the merge `shards` is empty, and `previous` is as for `check`."""
@@ -154,9 +143,7 @@ class Documents:
         facts = replace(facts, ancestry=ancestry, diagnostics=report.facts, changes=self.changes)
         facts = facts if self.tuned is None else self._with_tuning(facts, self.tuned)
         earlier = previous.get(CARD_FILENAME)
-        return render_card(
-            facts, template=self.template, previous=None if earlier is None else earlier.decode(errors="replace")
-        )
+        return render_card(facts, template=self.template, previous=None if earlier is None else read_card(earlier))
 
     def _with_tuning(self, facts: MergeFacts, tuned: Tuned) -> MergeFacts:
         parents = (
@@ -200,6 +187,18 @@ def write_documents(
         options=options,
         tuned=tuned,
     )
+
+
+def licence_file(licence: LicenceDecision, previous: bytes | None, *, title: str) -> dict[str, bytes]:
+    """Returns LICENSE.md where the card links to it or where the one of an earlier merge would mislead.
+
+    What a person wrote under that name stays.
+    """
+    is_linked = licence.is_settled and licence.link == LICENCE_FILE
+    is_ours = previous is not None and previous.startswith(LICENCE_FILE_MARK.encode())
+    if not (is_ours or (is_linked and previous is None)):
+        return {}
+    return {LICENCE_FILE: render_licence_file(licence, title=title).encode()}
 
 
 def model_files(plan: Plan) -> dict[str, bytes]:

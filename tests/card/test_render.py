@@ -23,7 +23,7 @@ from hubmerge.card.facts import (
 )
 from hubmerge.card.licence import join_licences, override_licence
 from hubmerge.card.lineage import lineage_graph
-from hubmerge.card.render import SECTIONS, render_card, render_licence_file, templates_folder
+from hubmerge.card.render import SECTIONS, read_card, render_card, render_licence_file, templates_folder
 from hubmerge.errors import CardError
 from hubmerge.weights.front_matter import split_card
 from tests.card.examples import FOURTEEN_MERGED
@@ -242,6 +242,24 @@ def test_a_template_that_does_not_work_is_one_sentence(tmp_path: Path, text: str
     with pytest.raises(CardError) as caught:
         render_card(MONARCH, template=tmp_path / "t.jinja")
     assert str(caught.value) == f"the card template t.jinja does not work: {problem}"
+
+
+def test_a_template_that_does_not_end(tmp_path: Path) -> None:
+    template = tmp_path / "mine.jinja"
+    template.write_text('{% include "mine.jinja" %}')
+    with pytest.raises(CardError) as caught:
+        render_card(MONARCH, template=template)
+    assert str(caught.value) == "the card template mine.jinja does not work: it includes itself without an end"
+    template.write_text("{% for number in range(10**9) %}{{ number }}{% endfor %}")
+    with pytest.raises(CardError, match=r"^the card template mine\.jinja does not work: Range too big"):
+        render_card(MONARCH, template=template)
+
+
+def test_a_card_that_is_not_utf_8_is_not_written_anew() -> None:
+    with pytest.raises(CardError) as caught:
+        read_card(b"# Caf\n\xe9\n")
+    message = "README.md is not UTF-8 (line 2 has the byte 0xe9): its text would be lost"
+    assert (str(caught.value), caught.value.hint) == (message, "Save it as UTF-8, and run the command again.")
 
 
 def test_a_template_that_is_not_there(tmp_path: Path):

@@ -117,7 +117,7 @@ def test_few_blocks_of_a_large_tensor_are_measured(tmp_path: Path, monkeypatch: 
 def test_the_card_shows_and_explains(family: Mapping[str, Path], tmp_path: Path) -> None:
     merge_to_folder(both(family), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "## Diagnostics\n\n- Task vectors are " in card
+    assert "## Diagnostics\n\n- The task vectors are " in card
     assert f"]({PICTURE_FILE})" in card
     assert (tmp_path / "out" / PICTURE_FILE).read_bytes().startswith(b"\x89PNG")
 

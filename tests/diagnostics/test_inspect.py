@@ -80,7 +80,7 @@ def test_the_terminal_shows_every_panel(family: Mapping[str, Path], tmp_path: Pa
     assert result.exit_code == 0, result.output
     headings = ["Task vector of a", "Task vector of b", "a and b", "Sign conflict beyond chance"]
     assert [line for line in result.output.splitlines() if line in headings] == headings
-    assert "• Task vectors are " in result.output
+    assert "• The task vectors are " in result.output
     assert "From " in result.output.splitlines()[-1]
 
 

@@ -33,13 +33,27 @@ def test_of_many_unrelated_pairs_three_are_named() -> None:
     strangers = {name: [noise(1000 * number)] for number, name in enumerate("ABCD")}
     *named, more = meaning.unrelated(compared(strangers, has_base=False))
     assert len(named) == 3
-    assert more == "Neither are 3 more pairs of models."
+    assert more == "The same is true of 3 more pairs."
+
+
+def test_of_many_models_with_frozen_layers_three_are_named() -> None:
+    frozen = {name: tuned(1000 * number, equal_in=2) for number, name in enumerate("ABCDE", start=1)}
+    assert meaning.equal_layers(compared(frozen, has_base=False)) == [
+        "B equals A in 2 of 4 layers.",
+        "C equals A in 2 of 4 layers.",
+        "D equals A in 2 of 4 layers.",
+        "Some layers of 7 more pairs are equal, too.",
+    ]
+    based = compared({"base": BASE, **{name: frozen[name] for name in "ABCD"}}, has_base=True)
+    assert meaning.equal_layers(based)[-1] == "Some layers of 1 more model are equal, too."
 
 
 def test_models_that_are_the_same() -> None:
-    assert meaning.same_models(compared({"A": A, "B": list(A)}, has_base=False)) == ["A and B are the same model."]
+    assert meaning.same_models(compared({"A": A, "B": list(A)}, has_base=False)) == [
+        "A and B are equal in every layer."
+    ]
     assert meaning.same_models(compared({"base": BASE, "A": A, "C": list(BASE)}, has_base=True)) == [
-        "C is the same model as its base base and adds nothing."
+        "C equals its base base in every layer, and adds nothing there."
     ]
     assert meaning.same_models(compared({"A": A, "B": B}, has_base=False)) == []
 
@@ -66,7 +80,7 @@ def test_a_task_vector_that_dwarfs_the_others() -> None:
 
 def test_sizes() -> None:
     assert meaning.sizes(compared({"base": BASE, "A": A, "B": tuned(200, 0.02)}, has_base=True)) == [
-        "Task vectors are 0.99 % to 2 % as long as the base's weights."
+        "The task vectors are 0.99 % to 2 % as long as the base's weights."
     ]
     assert meaning.sizes(compared({"base": BASE, "A": A}, has_base=True)) == [
         "The task vector of A is 0.99 % as long as the base's weights."
@@ -105,15 +119,25 @@ def test_no_angle_without_a_base_or_with_one_task_vector() -> None:
 def test_signs() -> None:
     by_chance = meaning.signs(compared({"base": BASE, "A": A, "B": B}, has_base=True))
     assert by_chance == [
-        "Where two of them change an element, they pull it apart in 50 % of cases, as often as by chance."
+        "Where both task vectors change an element, they pull it apart in 50 % of cases, as often as by chance."
     ]
     opposite = [2 * base - a for base, a in zip(BASE, A, strict=True)]
     assert meaning.signs(compared({"base": BASE, "A": A, "B": opposite}, has_base=True)) == [
-        "Where two of them change an element, they pull it apart in 100 % of cases, more than by chance (50 %)."
+        "Where both task vectors change an element, they pull it apart in 100 % of cases, more than by chance (50 %)."
     ]
     assert meaning.signs(compared({"base": BASE, "A": A, "B": list(A)}, has_base=True)) == [
-        "Where two of them change an element, they pull it apart in 0 % of cases, less than by chance (50 %)."
+        "Where both task vectors change an element, they pull it apart in 0 % of cases, less than by chance (50 %)."
     ]
+
+
+def test_signs_of_many() -> None:
+    models = {"base": BASE, "A": A, "B": B, "C": tuned(300)}
+    assert meaning.signs(compared(models, has_base=True))[0].startswith("Where two task vectors change an element, ")
+
+
+def test_what_is_tiny_is_said_in_plain_numbers() -> None:
+    (sentence,) = meaning.sizes(compared({"base": BASE, "A": tuned(100, 1e-5)}, has_base=True))
+    assert sentence == "The task vector of A is less than 0.01 % as long as the base's weights."
 
 
 def test_kept() -> None:

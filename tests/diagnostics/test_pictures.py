@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from hubmerge.diagnostics.diagnostics import Diagnostics
 from hubmerge.diagnostics.panels import Panel, Scale, panels
-from hubmerge.diagnostics.report import NO_MATPLOTLIB, report_on
+from hubmerge.diagnostics.report import NO_MATPLOTLIB, basis, report_on
 from hubmerge.diagnostics.roles import role_of
 from hubmerge.merge.layers import LayerStack
 from tests.diagnostics.made_up import Models, diagnosed, noise
@@ -53,6 +54,13 @@ def test_a_picture_is_small_and_the_same_every_time() -> None:
     one, other = (report_on(found, say=lambda _: None).files["diagnostics.png"] for _ in range(2))
     assert one == other
     assert len(one) < 150_000
+
+
+def test_the_basis_is_right_for_one_tensor_and_for_none() -> None:
+    alone = Diagnostics("linear", 1, (), 2, 1, 1, 100, 100)
+    assert basis(alone) == "From all values of 1 merged tensor; 1 tensor is not merged."
+    none = Diagnostics("passthrough", 1, (), 2, 0, 0, 0, 0)
+    assert basis(none) == "No tensor is made from several models, so that nothing was compared."
 
 
 def test_without_matplotlib_there_is_a_hint_and_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:

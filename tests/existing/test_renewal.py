@@ -157,7 +157,8 @@ def test_folders_of_a_strangers_machine_are_not_looked_for(hub: LocalHub, merged
     assert renewed(folder, hub).facts.parents[1].license == "mit"
     on_hub = renewed(published(hub, folder), hub)
     assert on_hub.facts.parents[1].license is None
-    assert "| local folder here | – | layers 0-2 | none declared |" in on_hub.card
+    assert "| local folder here | – | layers 0-2 | not known |" in on_hub.card
+    assert "- Nothing is known of here: a folder of another machine.\n" in on_hub.card
 
 
 def test_a_recipe_that_cannot_be_made_is_read_for_its_names(
@@ -191,6 +192,66 @@ def test_a_chosen_licence_goes_before_all(hub: LocalHub, merged: Path) -> None:
     renewal = renewed(merged, hub, licence=LicenceChoice("cc-by-4.0", "All authors agreed."))
     assert metadata_of(renewal)["license"] == "cc-by-4.0"
     assert "All authors agreed." in renewal.card
+
+
+def ancestors(hub: LocalHub, api: HfApi, folder: Path, parent: str, licence: str) -> str:
+    """Gives a published parent a parent under this licence, and returns its id."""
+    (grandparent,) = new_parents(hub, folder, licence)
+    card = f"---\nlicense: apache-2.0\nbase_model: {grandparent}\n---\n".encode()
+    api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=parent)
+    return grandparent
+
+
+def test_the_licence_is_that_of_all_ancestors(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    parents = new_parents(hub, tmp_path, "apache-2.0", "apache-2.0")
+    grandparent = ancestors(hub, api, tmp_path / "above", parents[0], "cc-by-nc-4.0")
+    card = renewed(merged_folder(tmp_path / "merged", slerp(*parents)), hub)
+    assert metadata_of(card)["license"] == "cc-by-nc-4.0"
+    assert f"\n- {grandparent} declares cc-by-nc-4.0.\n" in card.card
+    assert metadata_of(renewed(tmp_path / "merged", hub, lineage=False))["license"] == "apache-2.0"
+
+
+def test_a_folders_own_parents_count(hub: LocalHub, tmp_path: Path) -> None:
+    parents = new_parents(hub, tmp_path, "apache-2.0", "cc-by-nc-4.0")
+    here = write_llama(tmp_path / "here", seed=9)
+    (here / "README.md").write_text(f"---\nlicense: mit\nbase_model: {parents[1]}\n---\n")
+    folder = merged_folder(tmp_path / "merged", slerp(parents[0], here))
+    assert metadata_of(renewed(folder, hub))["license"] == "cc-by-nc-4.0"
+
+
+def test_a_licence_that_asks_for_more_is_its_authors_to_choose(hub: LocalHub, merged: Path, tmp_path: Path) -> None:
+    card = "---\nlicense: cc-by-nc-sa-4.0\n---\n# Mine\n"
+    folder = copied(merged, tmp_path / "stricter", card=card)
+    renewal = renewed(folder, hub)
+    assert metadata_of(renewal)["license"] == "cc-by-nc-sa-4.0"
+    assert "\n- the card of this merge declares cc-by-nc-sa-4.0.\n" in renewal.card
+    write_card(renewal)
+    assert renewed(folder, hub).files == {}
+
+
+def test_a_licence_that_was_chosen_stays_with_its_reason(hub: LocalHub, tmp_path: Path) -> None:
+    parents = new_parents(hub, tmp_path, "llama3.1", "gemma")
+    repo = f"{parents[0]}-chosen"
+    options = MergeOptions(source_token=hub.token, licence=LicenceChoice("other", "Both are kept."))
+    merge_and_push(slerp(*parents), repo, options=options, target_token=hub.token)
+    renewal = renewed(repo, hub)
+    assert renewal.facts.licence.override_reason == "Both are kept."
+    assert (renewal.diff, renewal.files) == ("", {})
+
+
+def test_a_licence_of_several_stands_in_a_file(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    parents = new_parents(hub, tmp_path, "llama3.1", "gemma")
+    folder = merged_folder(tmp_path / "merged", slerp(*parents), card=None)
+    undecided = renewed(folder, hub)
+    assert ("LICENSE.md" in undecided.files, "license" in metadata_of(undecided)) == (False, False)
+    chosen = renewed(folder, hub, licence=LicenceChoice("other", "Both are kept."))
+    assert metadata_of(chosen)["license_link"] == "LICENSE.md"
+    assert f"{parents[1]}](https://huggingface.co/{parents[1]}/" in chosen.files["LICENSE.md"].decode()
+    assert "new file LICENSE.md\n" in chosen.diff
+    write_card(chosen)
+    assert renewed(folder, hub).files.keys() <= {"README.md", "LICENSE.md"}
+    (folder / "LICENSE.md").write_text("Mine.\n")
+    assert "LICENSE.md" not in renewed(folder, hub).files
 
 
 def test_front_matter_that_cannot_be_kept_is_an_error(hub: LocalHub, merged: Path, tmp_path: Path) -> None:

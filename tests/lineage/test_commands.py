@@ -70,6 +70,18 @@ def test_json_mermaid_and_recipe_are_printed_whole(published_monarch: str) -> No
     assert load_recipe(run("mlabonne/BeagSake-7B", "--recipe").stdout).method == "slerp"
 
 
+def test_a_drawing_and_a_form_go_together(published_monarch: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["lineage", published_monarch, "--svg", str(tmp_path / "x.svg"), "--json"])
+    assert (result.exit_code, json.loads(result.stdout)["root"]) == (0, published_monarch)
+    assert (tmp_path / "x.svg").read_text().startswith("<svg")
+
+
+def test_a_drawing_needs_a_folder_before_anything_is_read(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["lineage", "a/b", "--svg", str(tmp_path / "absent" / "x.svg")])
+    assert result.exit_code == 2
+    assert f"Invalid value for '--svg': there is no folder {tmp_path / 'absent'}" in result.stderr
+
+
 def test_an_svg_is_written(published_monarch: str, tmp_path: Path) -> None:
     result = run(published_monarch, "--svg", str(tmp_path / "tree.svg"))
     assert (result.exit_code, result.stdout) == (0, "")

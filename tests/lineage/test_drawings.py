@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from hubmerge.lineage.audit import audit
-from hubmerge.lineage.draw import audit_view, lineage_view, summary
+from hubmerge.lineage.draw import audit_view, least_width, lineage_view, summary
 from hubmerge.lineage.graph import Lineage, State
 from hubmerge.lineage.layout import Box, Size, layout
 from hubmerge.lineage.mermaid import lineage_chart
@@ -59,6 +59,10 @@ def test_the_tree_of_alphamonarch_marks_bases_gates_and_warnings(alpha: Lineage)
     assert "janai-hq/trinity-v1  no known parents · gated  apache-2.0" in lines
     assert "EmbeddedLLM/Mistral-7B-Merge-14-v0.1  merge · slerp  cc-by-nc-4.0  contaminated data" in lines
     assert lines.count("mlabonne/OmniBeagle-7B  ↑") == 1
+
+
+def test_a_deep_tree_needs_room() -> None:
+    assert least_width(graph("a/a < b/b; b/b < c/c")) == 2 * 4 + 24
 
 
 def test_an_audit_marks_what_needs_consent_and_ends_with_the_licence() -> None:

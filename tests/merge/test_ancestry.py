@@ -20,6 +20,7 @@ from hubmerge.merge.licensing import LicenceChoice
 from hubmerge.merge.options import MergeOptions
 from hubmerge.merge.pipeline import merge_and_push, merge_to_folder, open_merge, planned_licence
 from tests.checkpoints import push_folder, write_llama
+from tests.lineage.graphs import graph, node
 from tests.lineage.repos import Published, publish
 from tests.merge.merging import Heard, metadata_of
 
@@ -137,7 +138,7 @@ def test_a_crawl_that_fails_is_named_and_nothing_is_guessed(family: Family, monk
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("no memory left")
 
-    monkeypatch.setattr(ancestry, "crawl_parents", fail)
+    monkeypatch.setattr(crawl, "crawl_parents", fail)
     with pytest.raises(LicenceError, match=r"Nothing is known of the ancestors of the parents: no memory left\."):
         family.push(family.model("one", {"license": "mit"}))
 
@@ -208,3 +209,11 @@ def test_plan_and_push_show_the_licence_with_its_reasons(family: Family, tmp_pat
     assert (pushed.exit_code, pushed.stdout) == (3, "")
     assert pushed.stderr.splitlines()[0] == "Error: no licence can be derived for this merge:"
     assert pushed.stderr.splitlines()[-1].endswith('with --license ID --license-reason "..."')
+
+
+def test_what_a_parents_card_warns_of_is_told_though_nothing_lies_behind() -> None:
+    warning = node("x/y", contamination=("Trained on contaminated data.",))
+    told = ancestry.ancestry_facts(graph("a/merge < x/y z/w", warning))
+    assert told is not None
+    assert told.warnings == ("x/y speaks of contaminated data: “Trained on contaminated data.”",)
+    assert ancestry.ancestry_facts(graph("a/merge < x/y z/w", node("x/y", licence=None))) is None
