@@ -36,6 +36,7 @@ LAYERS = (
         "merge.devices",
         "merge.watch",
         "merge.expr",
+        "merge.holding",
         "merge.random_numbers",
         "merge.dither",
         "merge.nodes",

@@ -102,5 +102,4 @@ def _refuse_folders(recipe: Recipe) -> None:
 
 
 def _models(recipe: Recipe) -> list[ModelRef]:
-    nested = [_models(source) if isinstance(source, Recipe) else [source] for source in recipe.sources]
-    return [ref for refs in nested for ref in refs]
+    return [source for inner in recipe.tree() for source in inner.sources if isinstance(source, ModelRef)]

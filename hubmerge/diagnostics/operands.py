@@ -31,7 +31,7 @@ def operand_names(plan: Plan, tensors: Iterable[OutputTensor]) -> dict[str, tupl
 def leaf_merge(tensor: OutputTensor) -> OutputTensor:
     """Returns the tensor as if all models of a tree of merges went into one; the base stays first."""
     expr = _merge(tensor)
-    leaves = tuple(dict.fromkeys(_leaves(expr)))
+    leaves = tuple(dict.fromkeys(_leaves(expr, set())))
     return replace(
         tensor, expr=replace(expr, inputs=leaves, has_base=expr.has_base and not isinstance(expr.inputs[0], Merge))
     )
@@ -57,30 +57,40 @@ def _names(tensor: OutputTensor, models: Sequence[str]) -> tuple[str, ...] | Non
     inputs = _merge(tensor).inputs
     if any(isinstance(operand, RemapRows) for operand in inputs):
         return None
-    return tuple(_name(operand, models) for operand in inputs)
+    known: dict[int, str] = {}
+    return tuple(_name(operand, models, known) for operand in inputs)
 
 
-def _name(expr: Expr, models: Sequence[str]) -> str:
+def _name(expr: Expr, models: Sequence[str], known: dict[int, str]) -> str:
+    """Returns what an operand is called; `known` keeps that of parts of a tree, which may stand in many places."""
+    if id(expr) not in known:
+        known[id(expr)] = _new_name(expr, models, known)
+    return known[id(expr)]
+
+
+def _new_name(expr: Expr, models: Sequence[str], known: dict[int, str]) -> str:
     match expr:
         case Load():
             return models[expr.parent]
         case AddLora():
-            return f"{_name(expr.weight, models)}+{models[expr.a.parent]}"
+            return f"{_name(expr.weight, models, known)}+{models[expr.a.parent]}"
         case Merge():
-            inner = list(dict.fromkeys(_name(operand, models) for operand in expr.inputs))
+            inner = list(dict.fromkeys(_name(operand, models, known) for operand in expr.inputs))
             return f"{expr.method}({', '.join(inner) if len(inner) <= SHOWN_MODELS else f'{len(inner)} models'})"
         case RemapRows() | Same() | Dithered():
-            return _name(expr.inputs[0], models)
+            return _name(expr.inputs[0], models, known)
         case Random() | Gate():
             return "noise"
 
 
-def _leaves(expr: Merge) -> Iterator[Expr]:
+def _leaves(expr: Merge, met: set[int]) -> Iterator[Expr]:
+    """Yields what merges are made from that is none itself; `met` has the `id()` of merges that were gone into."""
     for operand in expr.inputs:
-        if isinstance(operand, Merge):
-            yield from _leaves(operand)
-        else:
+        if not isinstance(operand, Merge):
             yield operand
+        elif id(operand) not in met:
+            met.add(id(operand))
+            yield from _leaves(operand, met)
 
 
 def _nearest(known: Sequence[tuple[str, ...]], count: int) -> tuple[str, ...]:

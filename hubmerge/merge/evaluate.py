@@ -2,8 +2,8 @@
 
 It is evaluated depth first, without an intermediate model. What a method needs of the whole tensor (norms, thresholds)
 is prepared once for each Merge, in passes over the same blocks. A merge within a merge that is passed over more than
-once is held whole for that time, in the dtype that it is rounded to; so a tree needs, for one tensor of one branch, the
-results that the branch is still waiting to merge.
+once is computed once and held whole for that time (see `holding`), in the dtype that it is rounded to; so a tree needs,
+for one tensor of one branch, the results that the branch is still waiting to merge.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubmerge.merge.expr import AddLora, Dithered, Expr, Load, Merge, Random, RemapRows, Same, loads
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Load, Merge, Random, RemapRows, Same, loads, walk
+from hubmerge.merge.holding import held_parts
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import PASS_BLOCKS, SPAN_BLOCKS, Block, blocks_of
 from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, Stored, can_run
@@ -53,7 +54,7 @@ def evaluate(
     """
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
-    node = _node(expr, source)
+    node = _Nodes(expr, source).node(expr)
     if blocks is None:
         blocks = blocks_of(node.shape, at_a_time=1 if needs_torch(expr) else SPAN_BLOCKS)
     for block in blocks:
@@ -64,50 +65,55 @@ def evaluate(
 
 def open_operands(exprs: Sequence[Expr], source: Source) -> Callable[[Block], list[Values]]:
     """Returns what gives any whole rows of these expressions, which are of one shape."""
-    nodes = [_node(expr, source) for expr in exprs]
+    nodes = [_Nodes(expr, source).node(expr) for expr in exprs]
     return lambda block: [node.load(block).numpy() for node in nodes]
 
 
 def open_node(expr: Expr, source: Source) -> Node:
     """Returns what gives any block of an expression's value."""
-    return _node(expr, source)
+    return _Nodes(expr, source).node(expr)
 
 
 def needs_torch(expr: Expr) -> bool:
     """Returns whether an expression's arithmetic is surely beyond the compiled kernels."""
+    return any(map(_part_needs_torch, walk(expr)))
+
+
+def _part_needs_torch(expr: Expr) -> bool:
     if not isinstance(expr, Merge):
         return not isinstance(expr, Load | Same)
     has_kernel = get_method(expr.method).compiled is not None
-    return not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)])) or any(
-        map(needs_torch, expr.inputs)
-    )
+    return expr.dtype == "F64" or not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)]))
 
 
-def _node(expr: Expr, source: Source) -> Node:
-    if isinstance(expr, Merge):
-        inner = _held if get_method(expr.method).prepare else _node
-        return _Merged(expr, [inner(operand, source) for operand in expr.inputs])
-    if isinstance(expr, AddLora):
-        return Adapted(expr, _node(expr.weight, source), Leaf(expr.a, source), Leaf(expr.b, source))
-    if isinstance(expr, Dithered):
-        return RandomlyRounded(expr, _node(expr.value, source))
-    if isinstance(expr, RemapRows):
-        return Remapped(expr, [_held(operand, source) for operand in expr.inputs])
-    if isinstance(expr, Random):
-        return Drawn(expr)
-    assert isinstance(expr, Load), "arithmetic on a tensor that is only copied"
-    return Leaf(expr, source)
+class _Nodes:
+    """Makes the nodes of one expression; of what is held, one that all who use it share."""
 
+    def __init__(self, expr: Expr, source: Source) -> None:
+        self._source = source
+        self._held = held_parts(expr)
+        self._shared: dict[int, Node] = {}
 
-def _held(expr: Expr, source: Source) -> Node:
-    """Returns a node that may be passed over more than once."""
-    if not _has_merge(expr):
-        return _node(expr, source)
-    return Held(_node(expr, source))
+    def node(self, expr: Expr) -> Node:
+        if id(expr) not in self._held:
+            return self._new(expr)
+        if id(expr) not in self._shared:
+            self._shared[id(expr)] = Held(self._new(expr))
+        return self._shared[id(expr)]
 
-
-def _has_merge(expr: Expr) -> bool:
-    return isinstance(expr, Merge) or (isinstance(expr, RemapRows | AddLora) and any(map(_has_merge, expr.inputs)))
+    def _new(self, expr: Expr) -> Node:
+        if isinstance(expr, Merge):
+            return _Merged(expr, [self.node(operand) for operand in expr.inputs])
+        if isinstance(expr, AddLora):
+            return Adapted(expr, self.node(expr.weight), Leaf(expr.a, self._source), Leaf(expr.b, self._source))
+        if isinstance(expr, Dithered):
+            return RandomlyRounded(expr, self.node(expr.value))
+        if isinstance(expr, RemapRows):
+            return Remapped(expr, [self.node(operand) for operand in expr.inputs])
+        if isinstance(expr, Random):
+            return Drawn(expr)
+        assert isinstance(expr, Load), "arithmetic on a tensor that is only copied"
+        return Leaf(expr, self._source)
 
 
 class _Merged(Computed):
@@ -115,10 +121,10 @@ class _Merged(Computed):
 
     def __init__(self, expr: Merge, operands: Sequence[Node]) -> None:
         self.shape = operands[0].shape
-        self.is_double = any(operand.is_double for operand in operands)
+        self.is_double = expr.dtype == "F64" or any(operand.is_double for operand in operands)
         self._expr = expr
         self._method = get_method(expr.method)
-        self._operands = _Operands(expr, operands)
+        self._operands = _Operands(expr, operands, is_double=self.is_double)
         self._prepared: tuple[Any, Kernel | None] | None = None
         self._room: Bytes = np.empty(0, np.uint8)
 
@@ -171,14 +177,14 @@ class _Merged(Computed):
 class _Operands:
     """The operands of one merge, as methods see them."""
 
-    def __init__(self, expr: Merge, nodes: Sequence[Node]) -> None:
+    def __init__(self, expr: Merge, nodes: Sequence[Node], *, is_double: bool) -> None:
         self.name = expr.name
         self.shape = nodes[0].shape
         self.seed = expr.seed
         self.has_base = expr.has_base
         self._nodes = nodes
-        self._is_double = any(node.is_double for node in nodes)
-        self._have_kernels = can_run([node.dtype for node in nodes])
+        self._is_double = is_double
+        self._have_kernels = not is_double and can_run([node.dtype for node in nodes])
         has_compiled = self._have_kernels and get_method(expr.method).compiled is not None
         self.blocks = blocks_of(self.shape, at_a_time=PASS_BLOCKS if has_compiled else 1)
 

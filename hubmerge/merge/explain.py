@@ -20,6 +20,8 @@ SHOWN_VALUES = 5
 SHOWN_PROMPTS = 3
 SHOWN_CHARACTERS = 60
 """Of a prompt, which may be pages."""
+SHOWN_DEPTH = 6
+"""Merges within each other whose methods are told: where branches meet again, each level says the one below twice."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def parent_role(recipe: Recipe, ref: ModelRef) -> str:
 
     Of an adapter that is "LoRA on a/b: weight 0.36".
     """
-    roles = (_role_of_part(ref, model, role) for model, role in _mentions(recipe))
+    roles = (_role_of_part(ref, model, role) for model, role in _mentions(recipe, set()))
     return "; ".join(dict.fromkeys(filter(None, roles))) or "input"
 
 
@@ -125,15 +127,16 @@ def _made_by(expr: Expr) -> str:
             return _tree(expr)
 
 
-def _tree(expr: Merge | AddLora | Random) -> str:
+def _tree(expr: Merge | AddLora | Random, depth: int = 1) -> str:
     """Returns the methods of a merge and of those in it; `by token` where rows of the inputs are in another order."""
     if isinstance(expr, AddLora):
         within = _computed(expr.weight)
-        return f"{_tree(within[0])} + LoRA" if within else "base + LoRA"
+        return f"{_tree(within[0], depth)} + LoRA" if within else "base + LoRA"
     if isinstance(expr, Random):
         return f"random {expr.kind}"
     by_token = any(isinstance(operand, RemapRows) for operand in expr.inputs)
-    nested = dict.fromkeys(_tree(part) for operand in expr.inputs for part in _computed(operand))
+    parts = [part for operand in expr.inputs for part in _computed(operand)]
+    nested = dict.fromkeys(_tree(part, depth + 1) if depth < SHOWN_DEPTH else "…" for part in parts)
     method = f"{expr.method} by token" if by_token else expr.method
     return f"{method}({', '.join(nested)})" if nested else method
 
@@ -189,21 +192,24 @@ def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _mentions(recipe: Recipe) -> Iterator[tuple[ModelRef, str]]:
-    """Yields every model that a recipe names, at any depth, and what it is there; empty if nothing is said of it."""
-    yield from _base_mentions(recipe.base_model)
+def _mentions(recipe: Recipe, met: set[int]) -> Iterator[tuple[ModelRef, str]]:
+    """Yields every model that a recipe names, at any depth, and what it is there; empty if nothing is said of it.
+
+    A recipe that stands in several places is gone into once; `met` has the `id()` of those that were.
+    """
+    yield from _base_mentions(recipe.base_model, met)
     for slice_ in recipe.slices:
-        yield from _base_mentions(slice_.base_model)
+        yield from _base_mentions(slice_.base_model, met)
         base = slice_.base_model or recipe.base_model
         for source in slice_.sources:
             if isinstance(source.model, Recipe):
-                yield from _nested_mentions(source.model)
+                yield from _nested_mentions(source.model, met)
             else:
                 yield source.model, _role_in_slice(source, is_base=source.model == base)
     if recipe.mixture is not None:
-        yield from _expert_mentions(recipe.mixture)
+        yield from _expert_mentions(recipe.mixture, met)
     for name, module in (recipe.modules or {}).items():
-        yield from ((model, role and f"in {name}: {role}") for model, role in _mentions(module))
+        yield from ((model, role and f"in {name}: {role}") for model, role in _mentions(module, met))
     if recipe.lora is not None:
         yield recipe.lora, "LoRA on the merge"
     if recipe.tokenizer is not None:
@@ -216,24 +222,26 @@ def _tokenizer_mentions(choice: TokenizerChoice) -> Iterator[tuple[ModelRef, str
             yield source, "tokenizer" if choice.source == source else "embeddings of tokens"
 
 
-def _base_mentions(base: Source | None) -> Iterator[tuple[ModelRef, str]]:
+def _base_mentions(base: Source | None, met: set[int]) -> Iterator[tuple[ModelRef, str]]:
     if isinstance(base, Recipe):
-        yield from _nested_mentions(base)
+        yield from _nested_mentions(base, met)
     elif base is not None:
         yield base, "base model"
 
 
-def _nested_mentions(nested: Recipe) -> Iterator[tuple[ModelRef, str]]:
-    name = nested.name or nested.method
-    return ((model, f"in {name}: {role}" if role else "") for model, role in _mentions(nested))
+def _nested_mentions(nested: Recipe, met: set[int]) -> Iterator[tuple[ModelRef, str]]:
+    if id(nested) not in met:
+        met.add(id(nested))
+        name = nested.name or nested.method
+        yield from ((model, f"in {name}: {role}" if role else "") for model, role in _mentions(nested, met))
 
 
-def _expert_mentions(mixture: Mixture) -> Iterator[tuple[ModelRef, str]]:
+def _expert_mentions(mixture: Mixture, met: set[int]) -> Iterator[tuple[ModelRef, str]]:
     titles = [f"expert {number}" for number in range(len(mixture.experts))]
     titles += ["shared expert"] * len(mixture.shared_experts)
     for title, expert in zip(titles, mixture.all_experts, strict=True):
         if isinstance(expert.model, Recipe):
-            yield from _nested_mentions(expert.model)
+            yield from _nested_mentions(expert.model, met)
         else:
             yield expert.model, _role_of_expert(title, expert, with_prompts=mixture.gate_mode in PROMPTED_MODES)
 

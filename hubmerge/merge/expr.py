@@ -13,7 +13,7 @@ Expr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,11 @@ class Load:
     parent: int
     file: str
     tensor: TensorInfo
+
+    @property
+    def inputs(self) -> tuple[Expr, ...]:
+        """None: it is what all else is made from."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -171,8 +176,18 @@ class Dithered:
 Expr = Load | AddLora | Same | RemapRows | Random | Gate | Merge | Dithered
 
 
+def walk(expr: Expr) -> Iterator[Expr]:
+    """Yields an expression and all its parts, depth first; a part that others share comes once."""
+    seen: set[int] = set()
+    waiting = [expr]
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            waiting.extend(reversed(part.inputs))
+
+
 def loads(expr: Expr) -> tuple[Load, ...]:
     """Returns the source tensors of an expression, depth first and without repetition."""
-    if isinstance(expr, Load):
-        return (expr,)
-    return tuple(dict.fromkeys(load for operand in expr.inputs for load in loads(operand)))
+    return tuple(dict.fromkeys(part for part in walk(expr) if isinstance(part, Load)))

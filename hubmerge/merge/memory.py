@@ -9,14 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from hubmerge.errors import LimitError
-from hubmerge.merge.expr import AddLora, Expr, Load, Merge, loads
-from hubmerge.merge.methods import get_method
+from hubmerge.merge.expr import AddLora, Expr, Load, loads, walk
+from hubmerge.merge.holding import held_bytes_at_most
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.merge.windows import held_bytes
 from hubmerge.weights.checkpoint import Checkpoint
-from hubmerge.weights.header import item_size
 
 PROCESS_BYTES = 300_000_000
 """Python with torch and the Hub client, before any tensor: resident size measured with torch 2.13 on Linux."""
@@ -152,30 +151,13 @@ def _process_bytes(options: StreamOptions) -> int:
 
 def _work_bytes(expr: Expr) -> int:
     """Returns what one worker holds for an output tensor, beside what was read ahead."""
-    return (len(loads(expr)) + 2) * BLOCK_BYTES + _factor_bytes(expr) + _held_result_bytes(expr)
+    return (len(loads(expr)) + 2) * BLOCK_BYTES + _factor_bytes(expr) + held_bytes_at_most(expr)
 
 
 def _factor_bytes(expr: Expr) -> int:
     """Returns the size of the adapters' matrices of one tensor in fp32: they are held whole."""
-    if isinstance(expr, Load):
-        return 0
-    own = FP32_BYTES * (expr.a.tensor.elements + expr.b.tensor.elements) if isinstance(expr, AddLora) else 0
-    return own + sum(map(_factor_bytes, expr.inputs))
-
-
-def _held_result_bytes(expr: Expr) -> int:
-    """Returns the size of the merges within a merge that are held whole while it is made (see evaluate)."""
-    if not isinstance(expr, Merge):
-        return 0
-    below = [_held_result_bytes(operand) for operand in expr.inputs]
-    if get_method(expr.method).prepare is None:
-        return sum(below)
-    return sum(below) + sum(_result_bytes(operand) for operand in expr.inputs if isinstance(operand, Merge))
-
-
-def _result_bytes(merge: Merge) -> int:
-    elements = max((load.tensor.elements for load in loads(merge)), default=0)
-    return elements * (FP32_BYTES if merge.dtype is None else item_size(merge.dtype))
+    adapted = (part for part in walk(expr) if isinstance(part, AddLora))
+    return sum(FP32_BYTES * (part.a.tensor.elements + part.b.tensor.elements) for part in adapted)
 
 
 def _machine_bytes() -> int | None:

@@ -186,14 +186,12 @@ def build_plan(
 
 def model_refs(recipe: Recipe) -> tuple[ModelRef, ...]:
     """Returns every checkpoint that a recipe names, at any depth, in order and without repetition."""
-    return tuple(dict.fromkeys(_model_refs(recipe)))
+    return tuple(dict.fromkeys(_model_refs(recipe, set())))
 
 
 def lora_refs(recipe: Recipe) -> tuple[ModelRef, ...]:
     """Returns every adapter that is added to the result of a recipe or of one within it, without repetition."""
-    own = () if recipe.lora is None else (recipe.lora,)
-    nested = (source for source in recipe.sources if isinstance(source, Recipe))
-    return tuple(dict.fromkeys([*own, *(ref for inner in nested for ref in lora_refs(inner))]))
+    return tuple(dict.fromkeys(inner.lora for inner in recipe.tree() if inner.lora is not None))
 
 
 def plan_parents(
@@ -241,13 +239,15 @@ def _finally_rounded(tensor: PlannedTensor, recipe: Recipe) -> PlannedTensor:
     return replace(tensor, expr=Dithered(value, tensor.name, recipe.seed))
 
 
-def _model_refs(recipe: Recipe) -> Iterable[ModelRef]:
+def _model_refs(recipe: Recipe, met: set[int]) -> Iterable[ModelRef]:
+    """Yields what a recipe reads; recipes within it that were `met` before, by `id()`, are passed over."""
+    met.add(id(recipe))
     named = () if recipe.tokenizer is None else tokenizer_sources(recipe.tokenizer)
     for source in (*recipe.sources, *named):
-        if isinstance(source, Recipe):
-            yield from _model_refs(source)
-        else:
+        if isinstance(source, ModelRef):
             yield source
+        elif id(source) not in met:
+            yield from _model_refs(source, met)
 
 
 def _tokenizer_reader(checkpoints: Iterable[Checkpoint]) -> TokenizerOf:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import yaml
 
@@ -19,11 +20,23 @@ def plan_note(plan: Plan) -> PlanNote:
         {
             "hubmerge": __version__,
             "parents": {str(parent.ref): _version(parent) for parent in plan.parents},
-            "recipe": yaml.safe_load(normalised_recipe(plan)),
+            "recipe": _each_once(yaml.safe_load(normalised_recipe(plan)), set()),
             "output": {"files": len(plan.shards), "size_bytes": plan.write_bytes},
             "device": plan.device,
         }
     )
+
+
+def _each_once(value: Any, met: set[int]) -> Any:
+    """Returns a recipe without the repetitions of recipes within it, which JSON cannot share."""
+    if isinstance(value, list):
+        return [_each_once(entry, met) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if id(value) in met:
+        return "as above"
+    met.add(id(value))
+    return {key: _each_once(entry, met) for key, entry in value.items()}
 
 
 def _version(parent: Parent) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from hubmerge.merge.expr import RemapRows
 from hubmerge.merge.layers import role
-from hubmerge.merge.planned import PlannedModel, PlannedTensor
+from hubmerge.merge.planned import PlannedModel, PlannedTensor, is_head
 from hubmerge.merge.row_map import row_map
 from hubmerge.tokenizer.align import Pick, Rows, TokenRule, align
 from hubmerge.weights.dtypes import is_float
@@ -72,16 +72,28 @@ def cut_tables(model: PlannedModel, rows: int) -> dict[str, PlannedTensor]:
 
 
 def reindexed_tables(reindexing: Reindexing, own: int) -> dict[str, PlannedTensor]:
-    """Returns the token tables of model number `own` with the rows of the vocabulary; those that need no change too."""
+    """Returns the token tables of model number `own` with the rows of the vocabulary; those that need no change too.
+
+    Where models that do not tie head and embedding are merged with it, a tied one's head becomes a table of its own:
+    the rows that it lacks are then those of heads.
+    """
     made: dict[tuple[int, ...], Sequence[tuple[Pick, ...] | None]] = {}
     result: dict[str, PlannedTensor] = {}
-    for name, table in token_tables(reindexing.models[own]).items():
+    for name, table in {**token_tables(reindexing.models[own]), **_tied_heads(reindexing, own)}.items():
         counterparts = [_counterpart(model, table) for model in reindexing.models]
         counts = tuple(0 if other is None else row_count(other) for other in counterparts)
         if counts not in made:
             made[counts] = picks(reindexing, counts, own)
         result[name] = _reindexed(table, made[counts], counterparts, own)
     return result
+
+
+def _tied_heads(reindexing: Reindexing, own: int) -> dict[str, PlannedTensor]:
+    """Returns the heads that model number `own` has by its tie alone, and others that are merged have stored."""
+    model, inputs = reindexing.models[own], reindexing.models[: reindexing.input_count]
+    stored = dict.fromkeys(name for other in inputs for name in token_tables(other) if is_head(name, other.layers))
+    found = {name: model.find(name) for name in stored if name not in model.tensors}
+    return {name: replace(table, name=name) for name, table in found.items() if table is not None}
 
 
 def picks(reindexing: Reindexing, counts: Sequence[int], own: int) -> list[tuple[Pick, ...] | None]:

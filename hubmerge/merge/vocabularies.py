@@ -207,7 +207,7 @@ def _moved(reindexing: Reindexing, number: int, pool: _Pool, planned: PlannedTok
 
 def _with_tables(model: PlannedModel, tables: Mapping[str, PlannedTensor]) -> PlannedModel:
     """Returns a model with other token tables, its config's vocabulary sizes following."""
-    sizes = {row_count(model.tensors[name]): row_count(table) for name, table in tables.items()}
+    sizes = {row_count(old): row_count(table) for name, table in tables.items() if (old := model.tensors.get(name))}
     return replace(model, tensors={**model.tensors, **tables}, config=resized(model.config, sizes))
 
 

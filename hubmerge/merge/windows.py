@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hubmerge.merge.expr import Expr, Load, Merge, RemapRows
+from hubmerge.merge.expr import Expr, Load, RemapRows, walk
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS
 from hubmerge.weights.files import Files
 
@@ -49,9 +49,7 @@ def chunk_bytes(remote: Sequence[Load], *, budget_bytes: int) -> int:
 
 
 def _gathers_rows(expr: Expr) -> bool:
-    if isinstance(expr, RemapRows):
-        return True
-    return isinstance(expr, Merge) and any(map(_gathers_rows, expr.inputs))
+    return any(isinstance(part, RemapRows) for part in walk(expr))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hubmerge.merge.expr import Expr, Gate, Load, Merge, Random
+from hubmerge.merge.expr import Expr, Gate, Merge, Random, walk
 from hubmerge.merge.plan import Plan
 from hubmerge.verify.compare import Differences
 
@@ -68,7 +68,7 @@ def rounding_of(plan: Plan) -> Rounding | str:
 
 
 def _has_routers(expr: Expr) -> bool:
-    return isinstance(expr, Random | Gate) or (not isinstance(expr, Load) and any(map(_has_routers, expr.inputs)))
+    return any(isinstance(part, Random | Gate) for part in walk(expr))
 
 
 def methods_of(plan: Plan) -> set[str]:
@@ -77,19 +77,16 @@ def methods_of(plan: Plan) -> set[str]:
 
 
 def _methods(expr: Expr) -> Iterator[str]:
-    if isinstance(expr, Load):
-        return
-    if isinstance(expr, Merge):
-        yield expr.method
-    for operand in expr.inputs:
-        yield from _methods(operand)
+    return (part.method for part in walk(expr) if isinstance(part, Merge))
 
 
 def merge_depth(plan: Plan) -> int:
     """Returns how many merges stand within each other: each rounds once more."""
-    return max((_depth_of(tensor.expr) for tensor in plan.tensors), default=0)
+    return max((_depth_of(tensor.expr, {}) for tensor in plan.tensors), default=0)
 
 
-def _depth_of(expr: Expr) -> int:
-    below = 0 if isinstance(expr, Load) else max((_depth_of(operand) for operand in expr.inputs), default=0)
-    return below + isinstance(expr, Merge)
+def _depth_of(expr: Expr, known: dict[int, int]) -> int:
+    if id(expr) not in known:
+        below = max((_depth_of(operand, known) for operand in expr.inputs), default=0)
+        known[id(expr)] = below + isinstance(expr, Merge)
+    return known[id(expr)]

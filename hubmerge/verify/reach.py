@@ -8,7 +8,7 @@ import numpy as np
 
 from hubmerge.errors import MergeError
 from hubmerge.merge.evaluate import evaluate
-from hubmerge.merge.expr import AddLora, Expr, Load, Same, loads
+from hubmerge.merge.expr import AddLora, Expr, Load, Same, loads, walk
 from hubmerge.merge.methods.method import Block
 from hubmerge.merge.nodes import Bytes
 from hubmerge.merge.plan import OutputTensor
@@ -76,7 +76,4 @@ def whole_bytes(tensor: OutputTensor) -> int:
 
 
 def _factors(expr: Expr) -> list[Load]:
-    if isinstance(expr, Load):
-        return []
-    own = [expr.a, expr.b] if isinstance(expr, AddLora) else []
-    return own + [factor for operand in expr.inputs for factor in _factors(operand)]
+    return [factor for part in walk(expr) if isinstance(part, AddLora) for factor in (part.a, part.b)]

@@ -27,7 +27,8 @@ class ModelRef:
 
     Attributes:
         path: Hub id (`org/name`) or local folder.
-        revision: Branch, tag or commit of a Hub repo; None is its default branch.
+        revision: Branch, tag or commit of a Hub repo; None is its default branch. A folder that states one is refused
+            when it is opened.
         adapter: The LoRA adapter that is folded into the weights; it has no adapter of its own.
     """
 
@@ -113,8 +114,6 @@ def _checked(path: str, revision: str | None) -> ModelRef:
         path, revision = cached[1].replace("--", "/", 1), cached[2]
     if revision is not None and not is_revision(revision):
         raise SourceError(f"`{revision}` is not a revision (a branch, tag or commit) of `{path}`")
-    if _looks_local(path) and revision is not None:
-        raise SourceError(f"`{path}` is a local folder, which has no revision `{revision}`")
     if not (_looks_local(path) or is_hub_id(path) or _is_folder(path)):
         raise SourceError(f"`{path}` is neither a Hub id (`org/name`) nor a folder on this machine")
     return ModelRef(path, revision)

@@ -43,6 +43,8 @@ def open_snapshot(ref: ModelRef, *, token: str | bool | None = None) -> Snapshot
 
 
 def _open_folder(ref: ModelRef) -> Snapshot:
+    if ref.revision is not None:
+        raise SourceError(f"`{ref.path}` is a local folder, which has no revision `{ref.revision}`")
     if ref.folder.is_file():
         raise SourceError(f"{ref.path} is a file", hint=f"Name the folder of the checkpoint: {ref.folder.parent}")
     if not ref.folder.is_dir():

@@ -198,6 +198,14 @@ def test_fp64_parents_are_merged_in_fp64(tmp_path: Path) -> None:
     assert torch.equal(result["w"], values)
 
 
+def test_a_merge_into_fp64_is_computed_in_fp64(tmp_path: Path, llamas: Llamas) -> None:
+    weights = [(model, {"weight": weight}) for model, weight in zip(llamas, (0.1, 0.2, 0.7), strict=True)]
+    exact = [read_tensors(model) for model in llamas]
+    for name, tensor in merged(whole("linear", *weights, dtype="float64"), tmp_path / "out").items():
+        expected = sum(weight * tensors[name].double() for weight, tensors in zip((0.1, 0.2, 0.7), exact, strict=True))
+        torch.testing.assert_close(tensor, expected, rtol=1e-14, atol=1e-14)
+
+
 def test_a_copy_is_the_parents_bytes_and_a_copy_to_another_dtype_its_values(tmp_path: Path, llamas: Llamas) -> None:
     source = read_tensors(llamas[0])
     same = merged(whole("passthrough", llamas[0]), tmp_path / "same")

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from hubmerge.merge.fingerprint import fingerprint
+from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.pipeline import plan_recipe
 from tests.checkpoints import read_tensors
 from tests.merge.merging import hashes, merged
@@ -92,6 +94,20 @@ def test_a_nested_merge_of_another_depth_counts_its_own_layers(llamas: Llamas) -
     assert plan.config["num_hidden_layers"] == 5
     assert sources["model.layers.0.self_attn.q_proj.weight"] == (0, "model.layers.2.self_attn.q_proj.weight")
     assert sources["model.layers.4.self_attn.q_proj.weight"] == (1, "model.layers.2.self_attn.q_proj.weight")
+
+
+def test_a_tree_whose_branches_meet_again_is_written_out_without_repetition(tmp_path: Path, llamas: Llamas) -> None:
+    first, second, base = llamas
+    documents = [BLEND.format(first=first, second=second, base=base)]
+    for step, below in enumerate(["blend", *(f"step{number}" for number in range(11))]):
+        outer = whole("slerp", Path(below), base, base_model=Path(below), parameters={"t": 0.5}, dtype="float32")
+        mean = whole("linear", (outer, {"weight": 1}), (Path(below), {"weight": 1}), dtype="float32")  # type: ignore[arg-type]
+        documents.append(yaml.safe_dump(mean | {"name": f"step{step}"}))
+    plan = plan_recipe("---\n".join(documents))
+    written = normalised_recipe(plan)
+    assert written.count("dare_ties") == 1
+    assert fingerprint(plan_recipe(written)) == fingerprint(plan)
+    merged(written, tmp_path / "out")
 
 
 def test_a_merge_that_a_tree_uses_twice_is_planned_once(llamas: Llamas) -> None:

@@ -214,6 +214,15 @@ def test_tied_and_untied_models_are_merged_by_token(tmp_path: Path, models: Mode
     torch.testing.assert_close(head[token], embeds[token], rtol=1e-6, atol=1e-6)
 
 
+def test_what_a_tied_head_lacks_comes_from_the_heads_of_others(tmp_path: Path, models: Models) -> None:
+    tied = write_tokenized(tmp_path / "tied", bpe(GERMAN), seed=4, tied=True)
+    merge_to_folder(linear(tied, models[0], tokenizer_source="union"), tmp_path / "out")
+    token = next(token for token in vocabulary(models[0]) if token not in vocabulary(tied))
+    for table in TABLES:
+        rows, given = (rows_by_token(folder, table) for folder in (tmp_path / "out", models[0]))
+        torch.testing.assert_close(rows[token], given[token], rtol=1e-6, atol=1e-6)
+
+
 def test_layers_stacked_from_two_models_have_one_vocabulary(tmp_path: Path, models: Models) -> None:
     recipe = sliced("passthrough", {models[0]: (0, 2)}, {models[1]: (0, 2)}, tokenizer={"source": "union"})
     merge_to_folder(recipe, tmp_path / "out")

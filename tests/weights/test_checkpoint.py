@@ -15,6 +15,7 @@ from hubmerge.weights.files import FileEntry, LocalFiles
 from hubmerge.weights.header import build_header
 from hubmerge.weights.hub_files import HubFiles
 from hubmerge.weights.reference import ModelRef
+from hubmerge.weights.snapshot import open_snapshot
 from tests.checkpoints import write_llama
 from tests.weights.range_server import REPO, SHA, RangeServer
 from tests.weights.weight_files import safetensors_file, write_adapter_files, write_checkpoint
@@ -193,6 +194,12 @@ def test_a_broken_header_names_its_file(tmp_path: Path) -> None:
 def test_a_truncated_download_names_its_file(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m", {"model.safetensors": safetensors_file(["a"])[:-1]})
     assert str(refusal(folder)) == (f"{folder}/model.safetensors: the tensors end at byte 104 but the file has 103")
+
+
+def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_snapshot(ModelRef(str(tmp_path), "main"))
+    assert str(caught.value) == f"`{tmp_path}` is a local folder, which has no revision `main`"
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

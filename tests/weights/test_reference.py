@@ -56,7 +56,6 @@ def test_every_form_of_a_reference_is_read_and_its_short_form_means_the_same(wri
         ("$MODELS/x", "`$MODELS/x` is neither a Hub id (`org/name`) nor a folder on this machine"),
         ("org/name@", "`` is not a revision (a branch, tag or commit) of `org/name`"),
         ("org/name@a..b", "`a..b` is not a revision (a branch, tag or commit) of `org/name`"),
-        ("./folder@main", "`./folder` is a local folder, which has no revision `main`"),
         ("a/b+c/d+e/f", "`a/b+c/d+e/f` names 2 adapters; a model takes one"),
         ({"revision": "main"}, "a model's mapping needs its `path`"),
         ({"path": "a/b", "sha": "1"}, "`sha` is not a key of a model; it has `path` and `revision`"),

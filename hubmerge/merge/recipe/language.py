@@ -72,8 +72,9 @@ def refuse_other_files(document: Item) -> None:
 
 
 def one_form(item: Item, found: Mapping[str, Item], forms: Sequence[str] = _FORMS) -> str:
-    """Returns which of `models`, `slices` and `modules` says what is merged."""
-    stated = [form for form in forms if form in found]
+    """Returns which of `models`, `slices` and `modules` says what is merged; an empty one beside it does not."""
+    present = [form for form in forms if form in found]
+    stated = [form for form in present if found[form].value not in ((), {})] or present
     if len(stated) != 1:
         has = " and ".join(stated) or "none"
         raise fault(item, f"takes exactly one of {', '.join(forms[:-1])} and {forms[-1]}, and has {has}")

@@ -186,6 +186,17 @@ class Recipe:
         if self.mixture is not None:
             yield from (expert.model for expert in self.mixture.all_experts)
 
+    def tree(self) -> Iterator[Recipe]:
+        """Yields the recipe and those that stand in the place of its models, at any depth, each once."""
+        met: set[int] = set()
+        waiting = [self]
+        while waiting:
+            recipe = waiting.pop()
+            if id(recipe) not in met:
+                met.add(id(recipe))
+                yield recipe
+                waiting.extend(reversed([source for source in recipe.sources if isinstance(source, Recipe)]))
+
     def with_seed(self, seed: int) -> Recipe:
         """Returns the recipe with another seed; recipes that stand in a model's place keep theirs."""
         modules = self.modules and {name: module.with_seed(seed) for name, module in self.modules.items()}

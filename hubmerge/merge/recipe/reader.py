@@ -11,7 +11,7 @@ from hubmerge.merge.recipe.checks import check_slices, without_repetitions
 from hubmerge.merge.recipe.fields import Remarks, did_you_mean, entries, fault, mapping, text, whole_number
 from hubmerge.merge.recipe.keys import MODEL_KEYS, MODULE_KEYS, RECIPE_KEYS, SLICE_KEYS, SLICE_SOURCE_KEYS
 from hubmerge.merge.recipe.language import check_keys, one_form, refuse_other_files
-from hubmerge.merge.recipe.mixture import METHOD, is_mixture, mixture_keys, read_mixture
+from hubmerge.merge.recipe.mixture import METHOD, PROMPTED_MODES, is_mixture, mixture_keys, read_mixture
 from hubmerge.merge.recipe.model import Parameters, Recipe, Slice, SliceSource, Source
 from hubmerge.merge.recipe.parameters import read_parameters
 from hubmerge.merge.recipe.references import Documents
@@ -96,8 +96,9 @@ class RecipeReader:
 
     def _source(self, item: Item) -> Source:
         source = self.documents.find(item, self._remarks)
-        if isinstance(source, Recipe) and source.mixture is not None:
-            raise fault(item, "a mixture of experts cannot stand for a model; make it first, and write its name here")
+        if isinstance(source, Recipe) and source.mixture and source.mixture.gate_mode in PROMPTED_MODES:
+            problem = "a mixture whose routers come from prompts cannot stand for a model"
+            raise fault(item, f"{problem}; make it first, and write its name here")
         return source
 
     def _source_at(self, key: str, found: Mapping[str, Item]) -> Source | None:

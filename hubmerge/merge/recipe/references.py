@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hubmerge.errors import SourceError
@@ -45,7 +46,7 @@ class Documents:
         if name in self._by_name:
             return self._document(name, item)
         self._refuse_almost(name, item)
-        return _reference(name, item)
+        return _reference(name, item, remarks)
 
     def top(self, document: Item) -> Recipe:
         """Returns the recipe of a whole document."""
@@ -93,7 +94,7 @@ def _by_name(items: list[Item]) -> dict[str, Item]:
 
 
 def _from_mapping(item: Item, remarks: Remarks) -> ModelRef:
-    return _reference(_plain(item, remarks), item)
+    return _reference(_plain(item, remarks), item, remarks)
 
 
 def _plain(item: Item, remarks: Remarks) -> Any:
@@ -103,8 +104,18 @@ def _plain(item: Item, remarks: Remarks) -> Any:
     return {key: _plain(value, remarks) for key, value in check_keys(item, _REFERENCE_KEYS, remarks).items()}
 
 
-def _reference(written: str | Mapping[str, Any], item: Item) -> ModelRef:
+def _reference(written: str | Mapping[str, Any], item: Item, remarks: Remarks) -> ModelRef:
     try:
-        return parse_reference(written)
+        found = parse_reference(written)
     except SourceError as error:
         raise fault(item, str(error)) from None
+    return _without_folder_revisions(found, item, remarks)
+
+
+def _without_folder_revisions(ref: ModelRef, item: Item, remarks: Remarks) -> ModelRef:
+    """Returns a reference whose folders have no revision: recipes keep it where a folder took a repo's place."""
+    adapter = None if ref.adapter is None else _without_folder_revisions(ref.adapter, item, remarks)
+    if not ref.is_local or ref.revision is None:
+        return replace(ref, adapter=adapter)
+    remarks.warn(item, f"{ref.path} is a folder, which has no revision; {ref.revision} is ignored")
+    return replace(ref, revision=None, adapter=adapter)

@@ -125,13 +125,16 @@ def _too_deep() -> RecipeError:
 
 @dataclass
 class _Tree:
-    """Makes items of nodes, and counts them."""
+    """Makes items of nodes, and counts them; a recipe that aliases repeat is one item, where it first stands."""
 
     with_lines: bool
     made: int = 0
+    _recipes: dict[int, Item] = field(default_factory=dict)
     _constructor: SafeConstructor = field(default_factory=SafeConstructor)
 
     def item(self, node: Node, *, path: str, line: int, depth: int) -> Item:
+        if id(node) in self._recipes:
+            return self._recipes[id(node)]
         self._count()
         if depth > MAX_DEPTH:
             raise _too_deep()
@@ -148,7 +151,9 @@ class _Tree:
             item = Item(tuple(children), path, shown, "", node)
         else:
             assert isinstance(node, MappingNode)
-            item = Item(self._entries(node, path, depth), path, shown, "", node)
+            item = Item(entries := self._entries(node, path, depth), path, shown, "", node)
+            if "merge_method" in entries:
+                self._recipes[id(node)] = item
         return item
 
     def _entries(self, node: MappingNode, path: str, depth: int) -> dict[str, Item]:

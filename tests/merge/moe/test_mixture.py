@@ -56,6 +56,23 @@ def test_a_mixture_of_identical_experts_is_the_dense_model(dense: Dense, kind: s
     assert torch.allclose(logits(tmp_path / "moe"), logits(one), rtol=1e-4, atol=1e-4)
 
 
+def test_mixtures_with_random_routers_are_merged_like_any_models(dense: Dense, tmp_path: Path) -> None:
+    one, two = dense["mistral"]
+    inner = [mixture(one, one, two, seed=seed, dtype="float32") for seed in (1, 2)]
+    steps = [str(tmp_path / str(number)) for number in range(2)]
+    for recipe, folder in zip(inner, steps, strict=True):
+        merged(recipe, Path(folder))
+    outer = {"merge_method": "slerp", "parameters": {"t": 0.3}, "dtype": "float32"}
+    tree, made = (
+        {**outer, "base_model": first, "models": [{"model": first}, {"model": second}]}
+        for first, second in (inner, steps)
+    )
+    merged(tree, tmp_path / "tree")
+    merged(made, tmp_path / "made")
+    assert hashes(tmp_path / "tree", "*.safetensors") == hashes(tmp_path / "made", "*.safetensors")
+    assert logits(tmp_path / "tree").isfinite().all()
+
+
 def test_a_llama_with_a_shared_expert_becomes_a_qwen(dense: Dense, tmp_path: Path) -> None:
     one, _ = dense["llama"]
     merged(mixture(one, one, one, **shared("qwen2", one, residual_scale=0)), tmp_path / "moe")

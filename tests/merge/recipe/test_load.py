@@ -24,6 +24,21 @@ def test_whole_models_are_one_slice_without_ranges() -> None:
     )
 
 
+@pytest.mark.parametrize("empty", ["models: []", "slices: []", "modules: {}"])
+def test_an_empty_list_beside_what_is_merged_says_nothing(empty: str) -> None:
+    full = STACK if empty != "slices: []" else TIES
+    assert load_recipe(f"{empty}\n{full}") == load_recipe(full)
+
+
+def test_a_folder_that_took_a_repos_place_loses_the_revision(tmp_path: Path) -> None:
+    recipe = f"merge_method: passthrough\nmodels:\n  - model: {tmp_path}@v1.0+org/adapter@v2\n"
+    loaded = load_recipe(recipe)
+    assert loaded.donor == ModelRef(str(tmp_path), adapter=ModelRef("org/adapter", "v2"))
+    assert loaded.warnings == (
+        f"models[0].model (line 3): {tmp_path} is a folder, which has no revision; v1.0 is ignored",
+    )
+
+
 def test_slices_keep_their_order_and_ranges() -> None:
     recipe = load_recipe(STACK)
     assert [slice_.sources[0].layer_range for slice_ in recipe.slices] == [(0, 24), (8, 32)]

@@ -95,8 +95,8 @@ experts:
         ),
         (
             f"merge_method: linear\nmodels:\n  - model: mix\n    parameters: {{weight: 1}}\n---\nname: mix\n{PLAIN}",
-            "models[0].model (line 3): a mixture of experts cannot stand for a model; make it first, "
-            "and write its name here",
+            "models[0].model (line 3): a mixture whose routers come from prompts cannot stand for a model; "
+            "make it first, and write its name here",
         ),
     ],
 )
