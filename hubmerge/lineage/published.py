@@ -11,7 +11,12 @@ from hubmerge.merge.recipe.yaml_tree import Item, documents
 
 CONFIG_FILE = "mergekit_config.yml"
 
-_FENCED = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*(?:ya?ml)?[ \t]*\n(.*?)\n[ \t]*\2[ \t]*$", re.DOTALL | re.M | re.I)
+_FENCED = tuple(
+    re.compile(rf"^([ \t]*)(`{{3,}}|~{{3,}})[ \t]*{language}[ \t]*\n(.*?)\n[ \t]*\2[ \t]*$", re.DOTALL | re.M | re.I)
+    for language in ("ya?ml", "")
+)
+"""Blocks that are called YAML, and then those without a name: where another block ends looks like their start."""
+
 _ENTRY = re.compile(r"""^[ \t]*(?:-[ \t]*)?(model|base_model|merge_method)[ \t]*:[ \t]*["']?([^\s"'#]+)""", re.M)
 _LISTS = ("models", "slices", "sources", "experts")
 
@@ -34,8 +39,8 @@ class RecipeNames:
 
 
 def fenced_recipe(body: str) -> str | None:
-    """Returns the first code block of a card that is a recipe, its indentation taken away."""
-    for match in _FENCED.finditer(body):
+    """Returns the first code block of a card that is a recipe, those called YAML first, its indentation taken away."""
+    for match in (found for pattern in _FENCED for found in pattern.finditer(body)):
         lines = [line.removeprefix(match[1]) for line in match[3].split("\n")]
         text = "\n".join(lines)
         if re.search(r"^[ \t]*(?:merge_method|experts)[ \t]*:", text, re.M):

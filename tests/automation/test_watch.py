@@ -98,9 +98,17 @@ def test_a_merge_without_a_lock_file_cannot_be_watched(api: HfApi, tmp_path: Pat
     api.create_repo(repo)
     recipe = json.dumps(own_parents.recipe()).encode()
     api.upload_file(path_or_fileobj=recipe, path_in_repo="mergekit_config.yml", repo_id=repo)
-    assert watch(repo).stderr.startswith(f"Error: {repo} has no lock file that says what it was made from\n")
+    sentence = f"nobody recorded at which commits the parents of {repo} were merged: it has no hubmerge.lock.json"
+    assert watch(repo).stderr.startswith(f"Error: {sentence}\n")
 
 
 def test_contradictions_are_refused(merged: str) -> None:
     result = watch(merged, "--list", "--remove")
     assert (result.exit_code, "--list, --remove and --schedule exclude one another" in result.stderr) == (2, True)
+
+
+def test_what_is_no_schedule_is_refused(merged: str, api: HfApi) -> None:
+    result = watch(merged, "--schedule", "every day")
+    hint = "Hint: Write @daily, or five fields of cron: '0 4 * * 1'.\n"
+    assert (result.exit_code, result.stderr) == (1, f"Error: 'every day' is no schedule\n{hint}")
+    assert not api.list_scheduled_jobs()

@@ -70,6 +70,13 @@ def test_json_mermaid_and_recipe_are_printed_whole(published_monarch: str) -> No
     assert load_recipe(run("mlabonne/BeagSake-7B", "--recipe").stdout).method == "slerp"
 
 
+def test_one_form_is_printed(published_monarch: str) -> None:
+    assert run(published_monarch, "--format", "json").stdout == run(published_monarch, "--json").stdout
+    result = run("a/b", "--json", "--mermaid")
+    complaint = "Error: --json, --mermaid, --recipe and --svg exclude one another"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, complaint)
+
+
 def test_an_svg_is_written(published_monarch: str, tmp_path: Path) -> None:
     result = run(published_monarch, "--svg", str(tmp_path / "tree.svg"))
     assert (result.exit_code, result.stdout) == (0, "")
