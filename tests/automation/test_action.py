@@ -113,6 +113,13 @@ def test_what_a_person_has_to_decide_is_in_the_summary(
     assert f"  - {parent}: {parent} declares cc-by-nc-4.0 now, and declared" in runner.summary
 
 
+def test_what_was_never_published_cannot_be_followed(runner: Runner, recipe: Path) -> None:
+    done = runner.merge_and_push(recipe="merges/merged.yaml", target=new_repo(), if_changed="true")
+    assert done.returncode == 1
+    assert "Parents: failed" in runner.summary
+    assert "run it once without `if-changed`, which is `force` of the workflow." in runner.summary
+
+
 def test_a_name_is_never_run(runner: Runner, recipe: Path, tmp_path: Path) -> None:
     name = '$(touch pwned)`touch pwned`"; touch pwned; "'
     assert runner.merge_and_push(recipe=name, target=name).returncode != 0

@@ -129,7 +129,8 @@ def test_without_a_reason_nothing_is_made_again(hub: LocalHub, tmp_path: Path, *
     merge = publish_merge(hub, tmp_path, options=replace(OPTIONS, diagnostics=diagnostics, lineage=True))
     before, head = merge.shards(), merge.head()
     result = merge.run("republish", "--json")
-    assert (result.exit_code, json.loads(result.stdout)["shards_made"]) == (0, [])
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["shards_made"], told["state"]) == (0, [], "up_to_date")
     assert (merge.shards(), merge.head()) == (before, head)
 
 
