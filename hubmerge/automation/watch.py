@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from hubmerge.automation.hub_jobs import DEFAULT_FLAVOR, PACKAGE, TIMEOUT, job_secrets, jobs_api
+from hubmerge.automation.hub_jobs import DEFAULT_FLAVOR, PACKAGE, TIMEOUT, check_webhooks, job_secrets, jobs_api
 from hubmerge.errors import AutomationError
 from hubmerge.existing.found import open_merged
 from hubmerge.republish.status import known
@@ -47,9 +47,10 @@ def watch_parents(repo_id: str, *, flavor: str | None = None, source_token: str 
 
     Raises:
         SourceError: There is no such merge, or none that says what it was made from.
-        AutomationError: Nothing can be watched, or the Hub refuses.
+        AutomationError: Nothing can be watched, huggingface_hub is too old, or the Hub refuses.
         TransferError: The Hub does not answer.
     """
+    check_webhooks()
     parents = _parents(repo_id)
     secrets = job_secrets({"HUBMERGE_SOURCE_TOKEN": source_token})
     with jobs_api() as api:

@@ -27,7 +27,7 @@ def prospect_summary(name: str, prospect: Prospect) -> dict[str, Any]:
 
 
 def republication_summary(ended: Republication) -> dict[str, Any]:
-    """Returns how a republication ended; `state` is published, planned, or up_to_date if there was nothing to commit."""
+    """Returns how a republication ended; `state` is published, planned, or up_to_date: nothing to commit."""
     work, published = ended.work, ended.published
     is_committed = published is not None and published.commit != ended.status.sha
     state = "published" if is_committed else "planned" if work and not published else "up_to_date"
