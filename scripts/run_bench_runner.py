@@ -103,16 +103,17 @@ def push_parents(hub: LocalHub, token: str, shape: Shape, work: Path) -> None:
             api.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repo)
         for file in write_shards(folder, shape, seed):
             api.upload_file(path_or_fileobj=file, path_in_repo=file.name, repo_id=repo)
+            dig_holes(work / "hub", size_bytes=file.stat().st_size)
             file.unlink()
-            dig_holes(work / "hub")
         folder.rmdir()
 
 
-def dig_holes(store: Path) -> None:
-    """Makes holes of the zeros that the Hub stores; elsewhere than on Linux they take disk."""
+def dig_holes(store: Path, *, size_bytes: int) -> None:
+    """Makes holes of the zeros in files of this size; elsewhere than on Linux they take disk."""
     if shutil.which("fallocate"):
         for file in store.rglob("*"):
-            if file.is_file() and file.stat().st_size > PIECE_BYTES:
+            is_full = file.is_file() and file.stat().st_size == size_bytes <= file.stat().st_blocks * 512
+            if is_full:
                 subprocess.run(["fallocate", "--dig-holes", file], check=False)
 
 
