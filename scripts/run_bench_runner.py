@@ -59,8 +59,8 @@ def main() -> None:
         is_published = usage.exit_code == 0
         written_bytes = size_of(hub, token) if is_published else 0
         is_verified = is_published and verify(token)
-    shutil.rmtree(work)
     report(arguments, usage, shape, read_bytes=read_bytes, written_bytes=written_bytes)
+    shutil.rmtree(work)
     sys.exit(not is_verified)
 
 
