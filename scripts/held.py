@@ -22,12 +22,17 @@ LIMIT_FILES = {Path("/sys/fs/cgroup/memory"): "memory.limit_in_bytes", Path("/sy
 
 @dataclass
 class Usage:
-    """What a process has used at most, and how long it ran; resident memory without cached files."""
+    """What a process has used at most, and how long it ran; resident memory without cached files.
+
+    Attributes:
+        is_enforced: Whether both limits were the kernel's.
+    """
 
     disk_bytes: int = 0
     memory_bytes: int = 0
     seconds: float = 0.0
     exit_code: int = 0
+    is_enforced: bool = False
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[bool]:
     with image.open("wb") as file:
         file.truncate(size_bytes)
     made = subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=False).returncode == 0
-    mounted = made and subprocess.run(["mount", "-o", "loop", image, folder], check=False).returncode == 0
+    mounted = made and subprocess.run(["mount", "-o", "loop,discard", image, folder], check=False).returncode == 0
     try:
         yield mounted
     finally:
@@ -75,7 +80,8 @@ def run_held(
 ) -> tuple[Usage, str]:
     """Runs a command in a folder of its own and returns what it used and printed; it is killed beyond a limit."""
     usage = Usage()
-    with small_disk(folder, disk_limit_bytes), memory_group(memory_limit_bytes) as group:
+    with small_disk(folder, disk_limit_bytes) as is_small, memory_group(memory_limit_bytes) as group:
+        usage.is_enforced = is_small and group is not None
         started = time.monotonic()
         with subprocess.Popen(
             _joining(command, group), cwd=folder, env=variables, stdout=subprocess.PIPE, text=True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import huggingface_hub
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -34,6 +36,15 @@ def job_secrets(others: Mapping[str, str | None]) -> dict[str, str]:
         raise AutomationError("a job on the Hub needs a token and none is stored", hint="Run `hf auth login`.")
     check_token(token, AutomationError)
     return {"HF_TOKEN": token, **{name: value for name, value in others.items() if value}}
+
+
+def check_webhooks() -> None:
+    """Raises AutomationError if a webhook could not hand its job the token: huggingface_hub 1.x does not send any."""
+    if "secrets" not in inspect.signature(HfApi.create_webhook).parameters:
+        raise AutomationError(
+            f"huggingface_hub {huggingface_hub.__version__} gives the jobs of webhooks no token",
+            hint="pip install --upgrade huggingface_hub, or look at set times with --schedule @daily.",
+        )
 
 
 @contextmanager

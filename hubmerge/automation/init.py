@@ -38,6 +38,11 @@ class RecipeRepository:
     files: tuple[Path, ...]
     claims: Mapping[str, str]
 
+    @property
+    def recipe(self) -> Path:
+        """The example, relative to `folder`."""
+        return self.files[0]
+
 
 def start_repository(folder: Path, target: str) -> RecipeRepository:
     """Returns what was written into the folder, which is created if it is not there.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import HfApi
 
-from hubmerge.automation.hub_jobs import DEFAULT_FLAVOR, PACKAGE, TIMEOUT, job_secrets, jobs_api
+from hubmerge.automation.hub_jobs import DEFAULT_FLAVOR, PACKAGE, TIMEOUT, check_webhooks, job_secrets, jobs_api
 from hubmerge.errors import AutomationError
 from hubmerge.existing.found import open_merged
+from hubmerge.republish.status import known
+
+SCHEDULE = re.compile(r"@(hourly|daily|weekly|monthly|yearly|annually)|\S+( \S+){4}")
+"""A name, or five fields of cron: https://huggingface.co/docs/huggingface_hub/guides/jobs#scheduled-jobs."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,10 @@ def watch_parents(repo_id: str, *, flavor: str | None = None, source_token: str 
 
     Raises:
         SourceError: There is no such merge, or none that says what it was made from.
-        AutomationError: Nothing can be watched, or the Hub refuses.
+        AutomationError: Nothing can be watched, huggingface_hub is too old, or the Hub refuses.
         TransferError: The Hub does not answer.
     """
+    check_webhooks()
     parents = _parents(repo_id)
     secrets = job_secrets({"HUBMERGE_SOURCE_TOKEN": source_token})
     with jobs_api() as api:
@@ -68,15 +74,17 @@ def republish_on_schedule(
 
     Args:
         repo_id: The merge.
-        schedule: `@hourly`, `@daily`, `@weekly`, `@monthly`, or five fields of cron.
+        schedule: `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`, or five fields of cron.
         flavor: The job's hardware; None is `DEFAULT_FLAVOR`.
         source_token: For parents that are gated or private, if the stored token may not read them.
 
     Raises:
         SourceError: There is no such merge, or none that says what it was made from.
-        AutomationError: The Hub refuses.
+        AutomationError: `schedule` is none, or the Hub refuses.
         TransferError: It does not answer.
     """
+    if not SCHEDULE.fullmatch(schedule):
+        raise AutomationError(f"{schedule!r} is no schedule", hint="Write @daily, or five fields of cron: '0 4 * * 1'.")
     _parents(repo_id)
     secrets = job_secrets({"HUBMERGE_SOURCE_TOKEN": source_token})
     with jobs_api() as api:
@@ -113,12 +121,8 @@ def remove_watches(repo_id: str) -> tuple[Watch, ...]:
 
 def _parents(repo_id: str) -> tuple[str, ...]:
     with open_merged(repo_id) as merge:
-        if merge.lock is None:
-            raise AutomationError(
-                f"{repo_id} has no lock file that says what it was made from",
-                hint="Publish it with `hubmerge merge-and-push` first.",
-            )
-        parents = sorted({parent.repo_id for parent in merge.lock.parents if parent.repo_id} - {repo_id})
+        lock, _ = known(merge)
+        parents = sorted({parent.repo_id for parent in lock.parents if parent.repo_id} - {repo_id})
     if not parents:
         raise AutomationError(f"{repo_id} was made from folders alone; there is nothing to watch")
     return tuple(parents)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubmerge.cli.errors import harmless
-from hubmerge.cli.options import adding, merge_options, recipe_options, target_token_option
+from hubmerge.cli.options import adding, json_option, merge_options, recipe_options, target_token_option
 
 if TYPE_CHECKING:
     from hubmerge.existing.renewal import CardOptions, Renewal
@@ -34,7 +34,7 @@ card_options = adding(
         help="Template of the card, in place of the shipped one.",
     ),
     target_token_option("For writing to a repo"),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    json_option(),
 )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubmerge.cli.options import source_token_option
+from hubmerge.cli.options import json_option, quiet_option, source_token_option
 
 if TYPE_CHECKING:
     from hubmerge.extract.plan import ExtractOptions
@@ -63,8 +63,8 @@ DEFAULT_MAX_RANK = 256
     "--threads", type=click.IntRange(min=1), metavar="NUMBER", help="Tensors worked on at a time [default: the cores]."
 )
 @source_token_option("For reading the models")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
+@json_option()
+@quiet_option()
 def extract_lora(finetuned: str, base: str, out_dir: Path, as_json: bool, quiet: bool, **given: Any) -> None:
     """Write what FINETUNED has learnt beyond BASE into OUT_DIR, as a LoRA adapter for peft.
 

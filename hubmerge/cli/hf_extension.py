@@ -7,12 +7,13 @@ import json
 import click
 
 from hubmerge.cli.errors import harmless
+from hubmerge.cli.options import json_option, quiet_option
 
 
 @click.command("install-hf-extension")
 @click.option("--force", is_flag=True, help="Replace an extension of that name which is there already.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Print only the name of the manifest.")
+@json_option()
+@quiet_option("Print only the name of the manifest.")
 def install_hf_extension(force: bool, as_json: bool, quiet: bool) -> None:
     """Make this program the command `hf merge`.
 

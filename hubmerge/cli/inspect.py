@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubmerge.cli.options import merge_options, recipe_options
+from hubmerge.cli.options import json_option, merge_options, recipe_options
 
 if TYPE_CHECKING:
     from hubmerge.diagnostics.diagnostics import Diagnostics
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tensors", type=click.IntRange(min=1), metavar="NUMBER", help="Look at so many tensors only, spread over layers."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@json_option("the numbers")
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw a heat map into this file.")
 @recipe_options
 def inspect(recipe: Path, share: float, tensors: int | None, as_json: bool, png: Path | None, **given: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from hubmerge.cli.options import source_token_option
+from hubmerge.cli.options import json_option, source_token_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +37,7 @@ def _in_a_folder(_context: click.Context, _option: click.Parameter, file: TextIO
 )
 @click.option("--audit", "is_audit", is_flag=True, help="List what is wrong; exit code 3 if a person must decide.")
 @click.option("--recipe", "form", flag_value="recipe", help="Print one recipe that makes all the merges again.")
-@click.option("--json", "form", flag_value="json", help="Print the graph, or what --audit finds, as JSON.")
+@json_option("the graph, or what --audit finds,")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print a flowchart for a Markdown page.")
 @click.option(
     "--svg",
@@ -48,7 +48,13 @@ def _in_a_folder(_context: click.Context, _option: click.Parameter, file: TextIO
 )
 @source_token_option("For reading the models")
 def lineage(
-    repo: str, depth: int, is_audit: bool, form: str | None, svg: TextIO | None, source_token: str | None
+    repo: str,
+    depth: int,
+    is_audit: bool,
+    form: str | None,
+    as_json: bool,
+    svg: TextIO | None,
+    source_token: str | None,
 ) -> None:
     """Show where the model REPO comes from: its parents, theirs, and so on, as their public pages tell.
 
@@ -63,16 +69,18 @@ def lineage(
     from hubmerge.lineage.draw import least_width, lineage_view
     from hubmerge.lineage.forms import written
 
-    if is_audit and (svg is not None or form in ("mermaid", "recipe")):
+    if is_audit and (svg is not None or form is not None):
         raise click.UsageError("--audit goes with --json or with nothing")
+    if as_json and form is not None:
+        raise click.UsageError("--json, --mermaid and --recipe exclude one another")
     with crawl_progress(Console(stderr=True)) as progress:
         found = crawl(repo, limits=CrawlLimits(depth=depth), token=source_token, progress=progress)
     if is_audit:
-        sys.exit(_audit(found, as_json=form is not None))
+        sys.exit(_audit(found, as_json=as_json))
     if svg is not None:
         svg.write(written(found, "svg"))
-    if form is not None:
-        click.echo(written(found, form), nl=False)
+    if as_json or form is not None:
+        click.echo(written(found, form or "json"), nl=False)
     elif svg is None:
         _show(lineage_view(found), least_width=least_width(found))
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubmerge.cli.on_job import can_run_as_job
-from hubmerge.cli.options import device_option, merge_options, recipe_options, run_options, target_token_option
+from hubmerge.cli.options import (
+    device_option,
+    json_option,
+    merge_options,
+    recipe_options,
+    run_options,
+    target_token_option,
+)
 
 if TYPE_CHECKING:
     from hubmerge.card.facts import LicenceDecision
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @recipe_options
 @device_option
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@json_option("the plan")
 def plan(recipe: Path, as_json: bool, **given: Any) -> None:
     """Show what RECIPE would do, without reading any weights.
 

@@ -40,6 +40,16 @@ def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return add
 
 
+def json_option(what: str = "the result") -> Callable[[Command], Command]:
+    """Returns the option of a command that prints `what` as JSON; `--format json` follows from it."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
+
+
+def quiet_option(effect: str = "Print only the result.") -> Callable[[Command], Command]:
+    """Returns the option of a command that can say less, to the `effect`; `--format quiet` follows from it."""
+    return click.option("--quiet", "-q", is_flag=True, help=effect)
+
+
 def source_token_option(use: str) -> Callable[[Command], Command]:
     """Returns the option of a token to read with; `use` is said in the help."""
     return _token_option("source", use)
@@ -112,8 +122,8 @@ run_options = adding(
     ),
     click.option("--no-diagnostics", is_flag=True, help="Neither measure the weights nor draw the card's heat map."),
     click.option("--allow-nan", is_flag=True, help="Let NaN and infinity pass; the model card warns of them."),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-    click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
+    json_option(),
+    quiet_option(),
 )
 """Of the commands that merge."""
 

@@ -52,8 +52,8 @@ def republish(repo_id: str, dry_run: bool, as_json: bool, quiet: bool, **given: 
     elif ended.published:
         click.echo(ended.published.url)
     elif ended.work:
-        _print_work(ended)
-    else:
+        _print_work(ended, quiet=quiet)
+    elif not quiet:
         click.echo(harmless(status_sentence(ended.status)), err=True)
 
 
@@ -72,7 +72,7 @@ def _options(given: dict[str, Any]) -> RepublishOptions:
     )
 
 
-def _print_work(ended: Republication) -> None:
+def _print_work(ended: Republication, *, quiet: bool) -> None:
     from rich.console import Console
 
     from hubmerge.cli.display import size_text
@@ -80,7 +80,7 @@ def _print_work(ended: Republication) -> None:
 
     assert ended.work is not None, "there is something to do"
     work = ended.work
-    console = Console()
+    console = Console(quiet=quiet)
     console.print(status_table(ended.status), soft_wrap=not console.is_terminal)
     files = len(work.made) + len(work.kept)
     click.echo(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubmerge.cli.errors import harmless
-from hubmerge.cli.options import source_token_option
+from hubmerge.cli.options import json_option, quiet_option, source_token_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,8 +25,8 @@ STALE = 10
 @click.argument("source", metavar="REPO|RECIPE")
 @click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors.")
 @source_token_option("For reading the models")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing; the exit code says it.")
+@json_option()
+@quiet_option("Print nothing; the exit code says it.")
 def status(source: str, lenient: bool, source_token: str | None, as_json: bool, quiet: bool) -> None:
     """Tell whether a merge is out of date: its parents now, and as they were merged.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubmerge.cli.errors import harmless
-from hubmerge.cli.options import source_token_option
+from hubmerge.cli.options import json_option, quiet_option, source_token_option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     "--attest", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write an in-toto statement."
 )
 @source_token_option("For reading the merge and its parents")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
+@json_option("the report")
+@quiet_option()
 def verify(  # one option a parameter
     model: str,
     revision: str | None,

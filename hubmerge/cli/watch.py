@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubmerge.cli.errors import harmless
-from hubmerge.cli.options import source_token_option
+from hubmerge.cli.options import json_option, quiet_option, source_token_option
 
 if TYPE_CHECKING:
     from hubmerge.automation.watch import Watch
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.option("--list", "lists", is_flag=True, help="Only show what watches REPO.")
 @click.option("--remove", "removes", is_flag=True, help="Stop watching REPO.")
 @source_token_option("For reading the parents")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Print only the Hub's ids.")
+@json_option()
+@quiet_option("Print only the Hub's ids.")
 def watch(
     repo_id: str,
     schedule: str | None,

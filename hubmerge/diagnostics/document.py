@@ -48,7 +48,7 @@ def parse_notes(content: bytes) -> dict[str, bytes]:
     """Returns the notes in a diagnostics.json, which anybody may have written; none where it has none."""
     try:
         files = json.loads(content).get("files", {})
-        return {sha256: json.dumps(notes).encode() for sha256, notes in files.items()}
+        return {sha256: json.dumps(notes, separators=(",", ":")).encode() for sha256, notes in files.items()}
     except (ValueError, AttributeError, RecursionError):
         return {}
 

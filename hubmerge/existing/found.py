@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,14 +183,13 @@ def _hash(path: Path | None) -> str | None:
 
 def _lock(files: Files, weights: Weights) -> tuple[LockFacts | None, tuple[str, ...]]:
     """Returns the lock file if it is of these weights, and what is wrong with it otherwise."""
-    lock: LockFacts | None = None
     text = _text(files, LOCK_FILE, limit_bytes=LARGEST_LOCK_BYTES)
     if text is None:
         return None, ()
-    with suppress(CardError):
+    try:
         lock = parse_lock(text)
-    if lock is None:
-        return None, (f"{LOCK_FILE} cannot be read.",)
+    except CardError as error:
+        return None, (f"{str(error).rstrip('.')}.",)
     if {(out.path, out.sha256) for out in lock.outputs} != {(file.path, file.sha256) for file in weights.files}:
         return None, (f"{LOCK_FILE} tells of other weights than those that are here.",)
     return lock, ()

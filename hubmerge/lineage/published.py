@@ -13,7 +13,8 @@ from hubmerge.merge.recipe.yaml_tree import Item, documents
 
 CONFIG_FILE = "mergekit_config.yml"
 
-_YAML = ("", "yaml", "yml")
+_YAML = (("yaml", "yml"), ("",))
+"""Languages of code blocks, in the order in which they are looked through."""
 _RECIPE_KEY = re.compile(r"^[ \t]*(?:merge_method|experts)[ \t]*:", re.M)
 _ENTRY = re.compile(r"""^[ \t]*(?:-[ \t]*)?(model|base_model|merge_method)[ \t]*:[ \t]*["']?([^\s"'#]+)""", re.M)
 _LISTS = ("models", "slices", "sources", "experts")
@@ -37,8 +38,8 @@ class RecipeNames:
 
 
 def fenced_recipe(body: str) -> str | None:
-    """Returns the first code block of a card that is a recipe, its indentation taken away."""
-    blocks = (part.text for part in parts(body) if part.language in _YAML)
+    """Returns the first code block of a card that is a recipe, those called YAML first, its indentation taken away."""
+    blocks = (part.text for languages in _YAML for part in parts(body) if part.language in languages)
     return next((f"{text}\n" for text in blocks if _RECIPE_KEY.search(text)), None)
 
 

@@ -20,6 +20,7 @@ from hubmerge.merge.pipeline import OpenMerge, merge_documents, open_merge, run_
 from hubmerge.merge.progress import Progress, Silent
 from hubmerge.merge.recipe import Recipe
 from hubmerge.publish import HubPublisher, HubTarget, Published
+from hubmerge.publish.hub import DEFAULT_BRANCH
 from hubmerge.publish.tags import check_new_tag, create_tag
 from hubmerge.republish.changes import Change, MergeStatus, ParentStatus, change_facts
 from hubmerge.republish.status import known, status_of
@@ -156,7 +157,7 @@ def _refuse_others(merge: FoundMerge) -> None:
         raise PublishError(
             f"{merge.ref} is a folder, not a repo", hint="Make it again with `hubmerge merge` into a new folder."
         )
-    if merge.ref.revision is not None:
+    if merge.ref.revision not in (None, DEFAULT_BRANCH):
         raise PublishError(f"only the main branch is republished, not {merge.ref.revision}", hint="Leave out `@`.")
 
 

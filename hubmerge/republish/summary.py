@@ -27,9 +27,10 @@ def prospect_summary(name: str, prospect: Prospect) -> dict[str, Any]:
 
 
 def republication_summary(ended: Republication) -> dict[str, Any]:
-    """Returns how a republication ended; `state` is published, planned or up_to_date."""
+    """Returns how a republication ended; `state` is published, planned, or up_to_date: nothing to commit."""
     work, published = ended.work, ended.published
-    state = "published" if published else "planned" if work else "up_to_date"
+    is_committed = published is not None and published.commit != ended.status.sha
+    state = "published" if is_committed else "planned" if work and not published else "up_to_date"
     return {
         **status_summary(ended.status),
         "state": state,

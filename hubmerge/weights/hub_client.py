@@ -121,6 +121,8 @@ def open_stream(url: str, headers: Mapping[str, str], *, timeout_seconds: float)
         TransferError: HF_HUB_OFFLINE is set.
     """
     session = get_session()
+    if session is None:  # huggingface_hub gives none while another thread closes it
+        raise PassingError("the connection was closed")
     try:
         with session.stream(
             "GET", url, headers=dict(headers), timeout=timeout_seconds, follow_redirects=False

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from huggingface_hub import HfApi
 
 from hubmerge.cli import main
@@ -15,6 +16,11 @@ from hubmerge.merge.pipeline import merge_and_push
 from tests.automation.runner import ACTION, ROOT, Runner, read_yaml
 from tests.checkpoints import push_folder
 from tests.end_to_end.merges import OPTIONS, new_repo, write_parents
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
@@ -52,21 +58,30 @@ def test_without_a_stored_token_the_job_proves_who_it_is_and_publishes(
     assert {request.token_name for request in hub.requests.matching("/commit/")} == {"trusted"}
 
 
-@pytest.mark.skipif("republish" not in main.commands, reason="there is no hubmerge republish")
 def test_a_published_merge_follows_its_parents(
     runner: Runner, recipe: Path, hub: LocalHub, api: HfApi, tmp_path: Path
 ) -> None:
     own = write_parents(tmp_path, hub.token, owner="local")
     target = new_repo()
-    before = merge_and_push(own.recipe(), target, target_token=hub.token, options=OPTIONS).commit
+    merge_and_push(own.recipe(), target, target_token=hub.token, options=OPTIONS)
+    card = Path(api.hf_hub_download(target, "README.md")).read_text() + "\n## My words\n\nIt rhymes.\n"
+    before = api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=target).oid
     words = {"recipe": "merges/merged.yaml", "target": target, "if_changed": "true", "dry_run": "false"}
     assert runner.merge_and_push(**words).returncode == 0
     assert "Up to date" in runner.summary
     push_folder(hub.token, own.repos[1], own.folders[0])
+    assert run("status", target).exit_code == 10
     assert runner.merge_and_push(**words | {"dry_run": "true"}).returncode == 0
     assert api.model_info(target).sha == before
     assert runner.merge_and_push(**words).returncode == 0
     assert runner.outputs["commit"] == api.model_info(target).sha != before
+    assert run("status", target).exit_code == 0
+    assert run("verify", target).exit_code == 0
+    card = Path(api.hf_hub_download(target, "README.md")).read_text()
+    assert "## My words\n\nIt rhymes." in card
+    assert "## What changed" in card
+    runner.merge_and_push(**words)
+    assert api.model_info(target).sha == runner.outputs["commit"]
 
 
 def test_a_pull_request_is_opened(runner: Runner, recipe: Path, api: HfApi) -> None:
@@ -83,6 +98,26 @@ def test_a_fault_of_the_recipe_is_in_the_summary(runner: Runner, recipe: Path) -
     assert done.returncode == 1
     assert "Plan: failed" in runner.summary
     assert "lineer" in runner.summary
+
+
+def test_what_a_person_has_to_decide_is_in_the_summary(
+    runner: Runner, recipe: Path, hub: LocalHub, api: HfApi, tmp_path: Path
+) -> None:
+    own = write_parents(tmp_path, hub.token, owner="local")
+    target, parent = new_repo(), own.repos[0]
+    head = merge_and_push(own.recipe(), target, target_token=hub.token, options=OPTIONS).commit
+    api.upload_file(path_or_fileobj=b"---\nlicense: cc-by-nc-4.0\n---\n", path_in_repo="README.md", repo_id=parent)
+    done = runner.merge_and_push(recipe="merges/merged.yaml", target=target, if_changed="true", dry_run="false")
+    assert (done.returncode, api.model_info(target).sha) == (3, head)
+    assert "<summary>Nothing was published</summary>" in runner.summary
+    assert f"  - {parent}: {parent} declares cc-by-nc-4.0 now, and declared" in runner.summary
+
+
+def test_what_was_never_published_cannot_be_followed(runner: Runner, recipe: Path) -> None:
+    done = runner.merge_and_push(recipe="merges/merged.yaml", target=new_repo(), if_changed="true")
+    assert done.returncode == 1
+    assert "Parents: failed" in runner.summary
+    assert "run it once without `if-changed`, which is `force` of the workflow." in runner.summary
 
 
 def test_a_name_is_never_run(runner: Runner, recipe: Path, tmp_path: Path) -> None:
@@ -109,11 +144,14 @@ def test_every_recipe_of_the_repository_is_listed(runner: Runner, recipe: Path) 
 
 def test_the_recipes_that_a_pull_request_touches_are_listed(runner: Runner, recipe: Path) -> None:
     git = "git -c user.name=a -c user.email=a@example.org"
+    recipe.with_name('ünder "$(id)".yaml').touch()
+    (recipe.parent / "deeper").mkdir()
+    (recipe.parent / "deeper/not.yaml").touch()
     setup = f"git init -q; {git} commit -q --allow-empty -m 1; git add merges; {git} commit -q -m 2"
     assert runner.run({"run": setup}, {}).returncode == 0
     step = read_yaml(ROOT / ".github/workflows/plan.yml")["jobs"]["list"]["steps"][-1]
     assert runner.run({"run": step["run"]}, {}).returncode == 0
-    assert json.loads(runner.outputs["names"]) == ["merged"]
+    assert json.loads(runner.outputs["names"]) == ["merged", 'ünder "$(id)"']
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

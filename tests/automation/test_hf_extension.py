@@ -73,7 +73,7 @@ def test_hf_can_install_the_repository_itself() -> None:
 @pytest.mark.parametrize("words", [("--format", "json"), ("--json",)])
 def test_every_command_with_json_has_a_format(words: tuple[str, ...], home: Path) -> None:
     assert json.loads(run("init", str(home / "merges"), *words).stdout)["target"] == "me/merged-7b"
-    with_json = [command for command in COMMANDS if any(each.name == "as_json" for each in command.params)]
+    with_json = [command for command in COMMANDS if any("--json" in each.opts for each in command.params)]
     assert all(any("--format" in each.opts for each in command.params) for command in with_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,9 @@ def test_a_new_user_comes_to_a_published_merge(
     recipe.write_text(text)
     planned = run("plan", str(recipe))
     assert (planned.exit_code, planned.stderr) == (0, "")
-    pushed = run("merge-and-push", str(recipe), target, "--quiet")
+    program, *words = shlex.split(started.stderr.splitlines()[1])
+    assert program == "hubmerge"
+    pushed = run(*words, "--quiet")
     assert pushed.stdout == f"{api.endpoint}/{target}\n"
     assert "hubmerge.lock.json" in api.list_repo_files(target)
 
@@ -50,14 +53,23 @@ def test_the_claims_to_enter_are_printed(tmp_path: Path) -> None:
     subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", origin], check=True)
     result = run("init", str(tmp_path), "--target", "ann/merged")
     assert result.stdout.splitlines() == [str(tmp_path / file) for file in FILES]
+    recipe = tmp_path / "merges/merged.yaml"
     assert result.stderr.splitlines() == [
-        "Enter these claims under Trusted Publishers on https://huggingface.co/ann/merged/settings:",
+        f"Edit {recipe}, and publish its first merge:",
+        f"  hubmerge merge-and-push {recipe} ann/merged",
+        "So that GitHub may go on with it, enter these claims under Trusted Publishers on "
+        "https://huggingface.co/ann/merged/settings:",
         "  repository = ann/merges",
         "  branch = main",
         "  workflow = republish.yml",
         f"{tmp_path / 'README.md'} has all steps.",
     ]
     assert "| `repository` | `ann/merges` |\n   | `branch` | `main` |\n" in (tmp_path / "README.md").read_text()
+
+
+def test_a_name_that_only_stands_for_ones_own_is_called_that(tmp_path: Path) -> None:
+    told = run("init", str(tmp_path)).stderr.splitlines()[-1]
+    assert told == "`me` stands for your name on the Hub: --target writes the files with it."
 
 
 def test_the_result_as_json(tmp_path: Path) -> None:

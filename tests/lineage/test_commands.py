@@ -82,6 +82,13 @@ def test_a_drawing_needs_a_folder_before_anything_is_read(tmp_path: Path) -> Non
     assert f"Invalid value for '--svg': there is no folder {tmp_path / 'absent'}" in result.stderr
 
 
+def test_one_form_is_printed(published_monarch: str) -> None:
+    assert run(published_monarch, "--format", "json").stdout == run(published_monarch, "--json").stdout
+    result = run("a/b", "--json", "--mermaid")
+    complaint = "Error: --json, --mermaid and --recipe exclude one another"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, complaint)
+
+
 def test_an_svg_is_written(published_monarch: str, tmp_path: Path) -> None:
     result = run(published_monarch, "--svg", str(tmp_path / "tree.svg"))
     assert (result.exit_code, result.stdout) == (0, "")

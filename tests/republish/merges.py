@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,12 @@ class Published:
     def head(self) -> str:
         return str(self.api.model_info(self.repo).sha)
 
-    def change_weights(self, number: int = 0, *, file: int = -1) -> str:
-        """Returns the commit that changes all tensors in one weight file of a parent."""
+    def change_weights(self, number: int = 0, *, file: int = -1, tensors: Collection[str] | None = None) -> str:
+        """Returns the commit that changes tensors in one weight file of a parent, all of them unless they are named."""
         path = sorted(self.folders[number].glob("*.safetensors"))[file]
-        save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+        weights = load_file(path)
+        weights |= {name: weights[name] + 1 for name in tensors or weights}
+        save_file(weights, path, metadata={"format": "pt"})
         repo = self.parents[number]
         return self.api.upload_file(path_or_fileobj=path, path_in_repo=path.name, repo_id=repo).oid
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from hubmerge.cli import main
 from hubmerge.errors import TargetMovedError
 from hubmerge.localhub import LocalHub
 from hubmerge.merge.pipeline import merge_to_folder
@@ -76,6 +78,21 @@ def test_files_that_are_kept_are_not_read_of_the_parents(merge: Published) -> No
     assert 0 < planned["read_bytes"] < recorder.plan.read_bytes
 
 
+def test_of_a_parent_in_one_file_only_bytes_that_differ_are_sent(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.republish.merges.PARENT_SHARD", "1GB")
+    merge = publish_merge(hub, tmp_path)
+    merge.change_weights(0, tensors=["model.layers.0.mlp.down_proj.weight"])
+    before = merge.shards()
+    merge.hub.requests.clear()
+    told = json.loads(merge.run("republish", "--json").stdout)
+    after = merge.shards()
+    assert told["shards_kept"] == []
+    assert len(told["shards_made"]) > len([name for name in after if after[name] != before[name]]) == 1
+    assert len(merge.hub.requests.matching("POST /cas/v1/xorbs/|PUT /cdn/uploads/")) == 1
+
+
 def test_what_was_found_in_kept_files_stays_in_the_diagnostics(hub: LocalHub, tmp_path: Path) -> None:
     merge = publish_merge(hub, tmp_path, options=replace(OPTIONS, diagnostics=True))
     before = json.loads(merge.text("diagnostics.json"))
@@ -107,11 +124,28 @@ def test_documentation_is_no_reason(merge: Published) -> None:
     assert json.loads(merge.run("republish", "--if-changed", "--json").stdout)["state"] == "up_to_date"
 
 
-def test_without_a_reason_nothing_is_made_again(merge: Published) -> None:
+@pytest.mark.parametrize("diagnostics", [False, True])
+def test_without_a_reason_nothing_is_made_again(hub: LocalHub, tmp_path: Path, *, diagnostics: bool) -> None:
+    merge = publish_merge(hub, tmp_path, options=replace(OPTIONS, diagnostics=diagnostics, lineage=True))
     before, head = merge.shards(), merge.head()
     result = merge.run("republish", "--json")
-    assert (result.exit_code, json.loads(result.stdout)["shards_made"]) == (0, [])
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["shards_made"], told["state"]) == (0, [], "up_to_date")
     assert (merge.shards(), merge.head()) == (before, head)
+
+
+def test_quiet_says_nothing_where_there_is_nothing_to_do(untouched: Published) -> None:
+    result = untouched.run("republish", "--if-changed", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_main_may_be_named_and_no_other_branch(untouched: Published) -> None:
+    words = ["republish", f"{untouched.repo}@main", "--if-changed", "--source-token", untouched.hub.token]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    words[1] = f"{untouched.repo}@{untouched.head()}"
+    result = CliRunner().invoke(main, words)
+    sentence = f"Error: only the main branch is republished, not {untouched.head()}\nHint: Leave out `@`.\n"
+    assert (result.exit_code, result.stderr) == (1, sentence)
 
 
 def test_a_new_tokenizer_keeps_the_weights(merge: Published) -> None:

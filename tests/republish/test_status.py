@@ -137,3 +137,17 @@ def test_a_merge_that_another_tool_made_is_one_sentence(merge: Published) -> Non
         f"{recorded}: it has no hubmerge.lock.json",
         "Hint: Make it again once from its recipe: hubmerge merge-and-push mergekit_config.yml " + merge.repo,
     ]
+
+
+def test_a_lock_file_of_a_newer_hubmerge_is_told_from_a_broken_one(merge: Published) -> None:
+    lock = json.loads(merge.text("hubmerge.lock.json"))
+    merge.write("hubmerge.lock.json", json.dumps(lock | {"schema_version": 2}))
+    reason = "hubmerge.lock.json: its schema version is 2, and this hubmerge reads 1"
+    assert f"were merged: {reason}\n" in merge.run("status").stderr
+    merge.write("hubmerge.lock.json", "[]")
+    assert "were merged: hubmerge.lock.json must be an object\n" in merge.run("status").stderr
+
+
+def test_where_the_recipe_is_deleted_the_one_in_the_card_counts(merge: Published) -> None:
+    merge.api.delete_file("mergekit_config.yml", merge.repo)
+    assert changes(merge) == (0, [[], []])

@@ -277,7 +277,9 @@ def test_closing_ends_a_long_wait(server: RangeServer) -> None:
         reading = pool.submit(files.read, SHARD, 0, 10)
         wait_for(lambda: len(server.store_requests) == 1)
         files.close()
-        with pytest.raises(TransferError, match=r"did not arrive in 2 attempts; the last one: HTTP 503$"):
+        # Whether the wait had begun when it was ended is a matter of luck.
+        ending = r"did not arrive in (1 attempts; the last one: HTTP 429|2 attempts; the last one: HTTP 503)$"
+        with pytest.raises(TransferError, match=ending):
             reading.result(timeout=10)
 
 
