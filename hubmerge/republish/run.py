@@ -94,6 +94,7 @@ def republish(
     token = options.merge.source_token
     with open_merged(repo_id, token=token) as merge:
         _refuse_others(merge)
+        _refuse_tuned(merge)
         status = status_of(merge, token=token)
         if options.if_changed and not status.is_stale:
             return Republication(status=status)
@@ -157,6 +158,14 @@ def _refuse_others(merge: FoundMerge) -> None:
         )
     if merge.ref.revision is not None:
         raise PublishError(f"only the main branch is republished, not {merge.ref.revision}", hint="Leave out `@`.")
+
+
+def _refuse_tuned(merge: FoundMerge) -> None:
+    if merge.lock is not None and merge.lock.adapters:
+        raise PublishError(
+            f"{merge.ref} was tuned to preferences on its parents as they were, and a merge alone would undo that",
+            hint="Tune it again on the new ones: hubmerge dpo.",
+        )
 
 
 def _refuse_folders(status: MergeStatus) -> None:
