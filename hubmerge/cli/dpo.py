@@ -45,9 +45,7 @@ tuning_options = adding(
     click.option("--grad-accumulation", type=int, metavar="NUMBER", help="Batches a step [default: for 8 pairs]."),
     click.option("--max-length", type=int, metavar="TOKENS", help="Of prompt and answer [default: what is needed]."),
     click.option("--optimizer", metavar="NAME", help="[default: adamw_8bit]"),
-    click.option(
-        "--report-to", metavar="NAME", help="Log to tensorboard, wandb, ... [default: none]."
-    ),
+    click.option("--report-to", metavar="NAME", help="Log to tensorboard, wandb, ... [default: none]."),
     click.option("--rank", "r", type=int, metavar="NUMBER", help="Rank of the adapter [default: 16]."),
     click.option("--alpha", type=float, metavar="NUMBER", help="Its alpha [default: 16]."),
     click.option("--quant", metavar="auto|none|nf4", help="How the frozen weights are held [default: auto]."),
