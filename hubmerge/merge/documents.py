@@ -126,7 +126,7 @@ class Documents:
         }
 
     def _lock_of_tuning(self, facts: LockFacts, tuned: Tuned) -> LockFacts:
-        """Returns the facts with the adapter as it is published, not as it lay in a folder that nobody else has."""
+        """Returns the facts as the published recipe has them: parents at their commits, the adapter beside the weights."""
         start = f"{tuned.published_as.removeprefix('./')}/"
         published = tuple(
             LockedFile(path=path.removeprefix(start), size_bytes=len(content))
@@ -134,7 +134,7 @@ class Documents:
             if path.startswith(start)
         )
         parents = (
-            replace(locked, files=published) if parent.ref == tuned.adapter else locked
+            replace(locked, files=published) if parent.ref == tuned.adapter else replace(locked, revision=locked.sha)
             for locked, parent in zip(facts.parents, self.plan.parents, strict=True)
         )
         digest = hashlib.sha256(self._recipe_text().encode()).hexdigest()
