@@ -126,7 +126,7 @@ class Documents:
         }
 
     def _lock_of_tuning(self, facts: LockFacts, tuned: Tuned) -> LockFacts:
-        """Returns the facts as the published recipe has them: parents at their commits, the adapter beside the weights."""
+        """Returns the facts as the published recipe has them: parents at their commits, the adapter in the repo."""
         start = f"{tuned.published_as.removeprefix('./')}/"
         published = tuple(
             LockedFile(path=path.removeprefix(start), size_bytes=len(content))

@@ -289,7 +289,7 @@ def test_changed_adapter_is_found(whole: Whole, tmp_path: Path) -> None:
     folder = Path(snapshot_download(TARGET, revision=whole.tuned.published.commit, local_dir=tmp_path / "copy"))
     weaker_adapter(whole.root / "adapter", tmp_path / "weaker", 0.5)
     shutil.copyfile(tmp_path / "weaker" / ADAPTER_FILES[0], folder / "adapter" / ADAPTER_FILES[0])
-    assert differing(full_report(folder)) == ["adapter", "weights"]
+    assert differing(full_report(folder)) == ["adapter", "files of the parents", "weights"]
 
 
 def test_merge_whose_adapter_is_not_published_cannot_be_verified(whole: Whole, tmp_path: Path) -> None:
