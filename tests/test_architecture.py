@@ -29,7 +29,10 @@ LAYERS = (
     ("merge.native",),
     ("merge.methods",),
     ("weights.files", "weights.shards", "weights.hub_client", "weights.hub_errors", "weights.hub_files"),
-    ("weights.json_files", "weights.unsupported", "weights.shard_index", "weights.snapshot", "weights.hub_snapshot"),
+    (
+        *("weights.subfolder", "weights.json_files", "weights.unsupported", "weights.shard_index"),
+        *("weights.snapshot", "weights.hub_snapshot"),
+    ),
     ("weights.lora_config", "weights.lora", "weights.checkpoint"),
     ("publish", "card", "tokenizer", "merge.row_map"),
     (
@@ -73,6 +76,7 @@ HUB_MODULES = (
     "weights.hub_files",
     "weights.hub_snapshot",
     "publish.abandoned",
+    "publish.access",
     "publish.clean",
     "publish.hub",
     "publish.refusals",
@@ -84,6 +88,7 @@ HUB_MODULES = (
     "automation.hub_jobs",
     "automation.jobs",
     "automation.watch",
+    "cli.dpo",
     "cli.merge",
     "trainer.dataset_source",
 )

@@ -192,6 +192,7 @@ class PreferenceData:
         name: Its Hub id, or the name of a file.
         sha: The commit; of a file the SHA-256 of its content.
         licence: As its card has it; None if it declares none.
+        notes: What a reader of the result should know of it, one sentence each.
     """
 
     name: str
@@ -200,6 +201,7 @@ class PreferenceData:
     split: str
     licence: str | None
     pairs: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +223,16 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One number of lm-evaluation-harness for the model before and after, as text."""
+
+    task: str
+    metric: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningFacts:
     """What a card says of the preference tuning that followed the merge.
 
@@ -235,6 +247,7 @@ class TuningFacts:
         curves: Path of the picture of the training; None if there is none.
         metrics: Measured on the held-out pairs.
         survival: What is left of the change in the stored weights, as sentences.
+        benchmarks: That somebody asked for.
         adapter_sha256: Of the adapter's weights.
         adapter_path: Where they lie in the repo; None if they are not published.
         warnings: What was noticed, whole sentences.
@@ -252,6 +265,7 @@ class TuningFacts:
     survival: tuple[str, ...]
     adapter_sha256: str
     adapter_path: str | None
+    benchmarks: tuple[Benchmark, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from hubmerge.trainer.settings import DpoSettings
 
 _GROUPS = {
-    "training": ("learning_rate", "epochs", "max_steps", "batch_size", "grad_accumulation", "max_length", "optimizer"),
+    "training": (
+        *("learning_rate", "epochs", "max_steps", "batch_size", "grad_accumulation", "max_length"),
+        *("optimizer", "seed", "report_to"),
+    ),
     "loss": ("beta", "types"),
     "lora": ("r", "alpha"),
     "memory": ("quant", "vram_bytes"),
@@ -42,6 +45,7 @@ tuning_options = adding(
     click.option("--grad-accumulation", type=int, metavar="NUMBER", help="Batches a step [default: for 8 pairs]."),
     click.option("--max-length", type=int, metavar="TOKENS", help="Of prompt and answer [default: what is needed]."),
     click.option("--optimizer", metavar="NAME", help="[default: adamw_8bit]"),
+    click.option("--report-to", metavar="NAME", help="Log to tensorboard, wandb, ... [default: none]."),
     click.option("--rank", "r", type=int, metavar="NUMBER", help="Rank of the adapter [default: 16]."),
     click.option("--alpha", type=float, metavar="NUMBER", help="Its alpha [default: 16]."),
     click.option("--quant", metavar="auto|none|nf4", help="How the frozen weights are held [default: auto]."),
@@ -117,6 +121,7 @@ def _show_plan(settings: DpoSettings, given: dict[str, Any], *, as_json: bool) -
 
 
 def _tune(settings: DpoSettings, given: dict[str, Any], *, quiet: bool) -> Tuned:
+    from huggingface_hub.utils import disable_progress_bars
     from rich.console import Console
 
     from hubmerge.cli.dpo_display import DpoDisplay
@@ -124,6 +129,7 @@ def _tune(settings: DpoSettings, given: dict[str, Any], *, quiet: bool) -> Tuned
     from hubmerge.trainer.run import DpoOptions, tune
 
     options = DpoOptions(given["work_dir"], merge_options(given), given["target_token"])
+    disable_progress_bars()
     with DpoDisplay(Console(stderr=True, quiet=quiet)) as display:
         return tune(settings, options, display)
 

@@ -17,8 +17,8 @@ PLAIN_SECONDS = 10.0
 
 STAGES = {
     DpoStage.PLAN: "Planning",
-    DpoStage.MERGE: "Merging what is tuned",
     DpoStage.DATA: "Reading the preferences",
+    DpoStage.MERGE: "Merging what is tuned",
     DpoStage.TRAIN: "Training",
     DpoStage.FOLD: "Adding the adapter to the weights",
     DpoStage.PROVE: "Measuring on the held-out pairs",
@@ -79,7 +79,8 @@ class DpoDisplay:
 
 
 def _numbers(step: Step) -> str:
-    memory = f", {step.memory_bytes / 2**30:.1f} GB" if step.memory_bytes else ""
+    used, foretold = (size_bytes / 2**30 for size_bytes in (step.memory_bytes, step.budget_bytes))
+    memory = f", {used:.1f} of {foretold:.1f} GB" if step.memory_bytes else ""
     return (
         f"loss {step.loss:.3f}, margin {step.margin:.3g}, accuracy {step.accuracy:.0%}, "
         f"{step.tokens_per_second:,.0f} tokens/s{memory}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from hubmerge.card.facts import ChangeFacts, LicenceDecision, MergeFacts, ParentFacts, TuningFacts
 from hubmerge.card.licence import LICENCE_FILE
-from hubmerge.card.lock import LOCK_FILE, LockedAdapter, LockedOptions, render_lock
+from hubmerge.card.lock import LOCK_FILE, LockedAdapter, LockedFile, LockedOptions, LockFacts, render_lock
 from hubmerge.card.render import LICENCE_FILE_MARK, read_card, render_card, render_licence_file
 from hubmerge.diagnostics.report import NO_REPORT, Report
 from hubmerge.lineage.graph import Lineage
@@ -111,7 +112,7 @@ class Documents:
             options=self.options,
             changes=self.changes,
         )
-        lock = render_lock(replace(locked, adapters=() if self.tuned is None else (self.tuned.locked,)))
+        lock = render_lock(locked if self.tuned is None else self._lock_of_tuning(locked, self.tuned))
         return {
             **self.side_files,
             **model_files(self.plan),
@@ -123,6 +124,24 @@ class Documents:
             **report.files,
             CARD_FILENAME: self.card(shards, previous, report).encode(),
         }
+
+    def _lock_of_tuning(self, facts: LockFacts, tuned: Tuned) -> LockFacts:
+        """Returns the facts as the published recipe has them: parents at their commits, the adapter in the repo."""
+        start = f"{tuned.published_as.removeprefix('./')}/"
+        published = tuple(
+            LockedFile(path=path.removeprefix(start), size_bytes=len(content))
+            for path, content in tuned.files.items()
+            if path.startswith(start)
+        )
+        parents = (
+            replace(locked, files=published) if parent.ref == tuned.adapter else replace(locked, revision=locked.sha)
+            for locked, parent in zip(facts.parents, self.plan.parents, strict=True)
+        )
+        digest = hashlib.sha256(self._recipe_text().encode()).hexdigest()
+        outputs = facts.outputs
+        if tuned.locked.fold_base != "original":  # their bytes follow from quantised weights, which have no name
+            outputs = tuple(replace(output, made_from=None) for output in outputs)
+        return replace(facts, parents=tuple(parents), outputs=outputs, recipe_sha256=digest, adapters=(tuned.locked,))
 
     def _recipe_text(self) -> str:
         """Returns the recipe as it was written; of a tuned model, which nobody wrote, the one that makes it again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hubmerge.errors import PublishError
+from hubmerge.publish.folder_lock import take_lock
 from hubmerge.publish.plan_note import LARGEST_NOTE_BYTES, NOTE_FILE, PlanNote, parse_note
 from hubmerge.publish.publisher import Published, StagedShard
 from hubmerge.weights.shards import FinishedShard, hash_file
@@ -85,17 +85,11 @@ class FolderPublisher:
         return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
     def _take_lock(self) -> None:
-        """Locks the staging folder; the lock ends with the process, however that ends."""
-        self._lock = os.open(self._staging, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._drop_lock()
+        self._lock = take_lock(self._staging)
+        if self._lock is None:
             raise PublishError(
                 f"another run is merging into {self._folder}", hint="Wait for its end, or choose another folder."
-            ) from None
-        except OSError:
-            return  # a file system without locks
+            )
 
     def _drop_lock(self) -> None:
         if self._lock is not None:

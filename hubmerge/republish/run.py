@@ -96,6 +96,7 @@ def republish(
     token = options.merge.source_token
     with open_merged(repo_id, token=token) as merge:
         _refuse_others(merge)
+        _refuse_tuned(merge)
         status = status_of(merge, token=token)
         if options.if_changed and not status.is_stale:
             return Republication(status=status)
@@ -159,6 +160,14 @@ def _refuse_others(merge: FoundMerge) -> None:
         )
     if merge.ref.revision not in (None, DEFAULT_BRANCH):
         raise PublishError(f"only the main branch is republished, not {merge.ref.revision}", hint="Leave out `@`.")
+
+
+def _refuse_tuned(merge: FoundMerge) -> None:
+    if merge.lock is not None and merge.lock.adapters:
+        raise PublishError(
+            f"{merge.ref} was tuned to preferences on its parents as they were, and a merge alone would undo that",
+            hint="Tune it again on the new ones: hubmerge dpo.",
+        )
 
 
 def _refuse_folders(status: MergeStatus) -> None:

@@ -172,6 +172,8 @@ def _load(opened: OpenedDataset, take: Callable[[Any], Any], *, streaming: bool,
             token=None if opened.is_local else token,
         )
         return take(rows)
+    except StopIteration:  # of `datasets`, for a file without content
+        raise DataError(f"{opened.source.path} has no rows in the split {opened.split}") from None
     except Exception as error:  # a reader's errors are those of pyarrow, pandas, fsspec and `datasets`
         cause = error.__cause__ or error
         raise DataError(f"{opened.source.path} cannot be read: {_first_line(cause)}") from error

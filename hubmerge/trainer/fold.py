@@ -6,6 +6,7 @@ that were quantised for the training, whose noise is larger than what was learne
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hubmerge.merge.pipeline import merge_to_folder, open_merge
 from hubmerge.merge.progress import Progress
 from hubmerge.merge.recipe import Recipe
 from hubmerge.merge.recipe.model import Slice, SliceSource
-from hubmerge.trainer.load import Weights, load_model
+from hubmerge.trainer.load import Weights, load_model, quiet
 from hubmerge.trainer.settings import DpoSettings
 from hubmerge.trainer.state import RunFolder
 from hubmerge.weights.reference import ModelRef
@@ -36,9 +37,14 @@ def tuned_recipe(untuned: Recipe, adapter: Path, *, rounding: str) -> Recipe:
 
 def quantised_recipe(folder: RunFolder, weights: Weights, *, precision: str, token: str | bool | None) -> Recipe:
     """Returns the recipe of what the training saw: the weights that NF4 stands for, written out once."""
-    if not (folder.quantised / "config.json").is_file():
+    if not folder.quantised.is_dir():
         model = load_model(weights, quant="nf4", precision=precision, token=token)
-        model.dequantize().save_pretrained(folder.quantised, max_shard_size="4GB")
+        model.config.use_cache = True  # the training needs none; who generates text does
+        partial = folder.quantised.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with quiet():
+            model.dequantize().save_pretrained(partial, max_shard_size="4GB")
+        partial.rename(folder.quantised)
     return _copy_of(ModelRef(str(folder.quantised.resolve())))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hubmerge.errors import TrainError
 from hubmerge.trainer.budget import DEFAULT_GPU_BYTES, GIB
 from hubmerge.trainer.shape import ModelShape
 
@@ -28,6 +29,10 @@ UTILISATION = 0.4
 
 FORWARD_EQUIVALENTS = 4
 """The reference, the policy, the policy once more for its backward pass, and the gradients of the activations."""
+
+
+MOST_PARAMETERS_ON_CPU = 500_000_000
+"""A training without a GPU of more than this would take weeks."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,30 @@ def find_gpu(vram_bytes: int | None = None) -> Gpu:
     properties = torch.cuda.get_device_properties(0)
     whole = -(-properties.total_memory // GIB) * GIB  # 23.7 GiB are told of a card with 24
     return Gpu(properties.name, vram_bytes or whole, found=True)
+
+
+def check_machine(shape: ModelShape, precision: str) -> None:
+    """Raises TrainError if this machine cannot train such a model in a human time, whatever its memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if shape.parameters > MOST_PARAMETERS_ON_CPU:
+            raise TrainError(
+                f"there is no GPU with CUDA here, and the model has {shape.parameters / 1e9:.1f} billion parameters",
+                hint="Run it on a machine with one; --plan says how large it has to be.",
+            )
+        if precision == "fp16":
+            raise TrainError("training in fp16 needs a GPU with CUDA", hint="Leave out `precision: fp16`.")
+        return
+    if torch.cuda.device_count() > 1:
+        raise TrainError(
+            f"{torch.cuda.device_count()} GPUs are visible, and a tuning runs on one",
+            hint="Choose it: CUDA_VISIBLE_DEVICES=0 hubmerge dpo ...",
+        )
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise TrainError(
+            f"the {torch.cuda.get_device_name(0)} does not compute in bf16", hint="Write `training: {precision: fp16}`."
+        )
 
 
 def seconds_per_pair(shape: ModelShape, gpu: Gpu, tokens: float) -> float | None:

@@ -41,6 +41,23 @@ def check_libraries() -> None:
         )
 
 
+def check_report(name: str) -> None:
+    """Raises TrainError if a training cannot report to that."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    if name == "none":
+        return
+    if name not in INTEGRATION_TO_CALLBACK:
+        raise TrainError(
+            f"a training cannot report to {name}", hint=f"It can to {', '.join(sorted(INTEGRATION_TO_CALLBACK))}."
+        )
+    if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
+        raise TrainError(f"reporting to {name} needs its package", hint=f"Install it: pip install {name}.")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps the libraries' bars, advice and deprecations off the screen; errors are raised as ever."""

@@ -11,7 +11,15 @@ from hubmerge.trainer.budget import Budget, Calculator, Choice, choose, gigabyte
 from hubmerge.trainer.data import Sample, sample
 from hubmerge.trainer.data_checks import DataReport, TokenisedPair, check_tokenizer, report, tokenised
 from hubmerge.trainer.dataset_source import OpenedDataset, open_dataset
-from hubmerge.trainer.gpu import FORWARD_EQUIVALENTS, UTILISATION, Gpu, find_gpu, seconds_per_pair
+from hubmerge.trainer.gpu import (
+    FORWARD_EQUIVALENTS,
+    MOST_PARAMETERS_ON_CPU,
+    UTILISATION,
+    Gpu,
+    find_gpu,
+    seconds_per_pair,
+)
+from hubmerge.trainer.load import check_libraries
 from hubmerge.trainer.settings import DatasetSource, DpoSettings
 from hubmerge.trainer.subject import Subject, open_subject
 
@@ -60,10 +68,12 @@ def make_plan(settings: DpoSettings, *, token: str | bool | None = None) -> DpoP
     """Returns the plan; reads headers, configs, the tokenizer and the first rows of each data set.
 
     Raises:
+        TrainError: Something that tuning needs is not installed.
         SourceError: The model cannot be used.
         DataError: A data set cannot be used, or not with this model.
         BudgetError: The training does not fit the memory.
     """
+    check_libraries()
     opened = [open_dataset(source, token=token) for source in settings.datasets]
     subject = open_subject(settings.model, token=token)
     chat = bool(subject.tokenizer.chat_template)
@@ -89,7 +99,7 @@ def _planned(
     longest = max(pair.tokens for pair in pairs)
     choice = choose(calculator, asked.training, asked.memory, longest_pair=longest, gpu_bytes=gpu.total_bytes)
     budget = choice.budget
-    lengths = sorted({*SHOWN_LENGTHS, budget.max_length})
+    lengths = sorted({budget.max_length, *(length for length in SHOWN_LENGTHS if length <= subject.shape.longest)})
     return DpoPlan(
         asked=asked,
         settings=_decided(asked, [each.opened for each in samples], choice),
@@ -134,7 +144,13 @@ def notes(plan: DpoPlan) -> Sequence[str]:
         if each.opened.licence is None and not each.opened.is_local
     ]
     dropout = ["TRL switches dropout off in DPO, so lora.dropout has no effect"] if plan.settings.lora.dropout else []
-    return (*plan.choice.reasons, *plan.report.warnings, *of_data, *gated, *unlicensed, *dropout, *plan.subject.notes)
+    of_machine = (
+        ["This machine has no GPU with CUDA, without which a model of this size is not trained"]
+        if not plan.gpu.found and plan.subject.shape.parameters > MOST_PARAMETERS_ON_CPU
+        else []
+    )
+    of_pairs = (*plan.report.warnings, *of_data, *gated, *unlicensed)
+    return (*plan.choice.reasons, *of_machine, *of_pairs, *dropout, *plan.subject.notes)
 
 
 def as_data(plan: DpoPlan) -> dict[str, Any]:
@@ -182,6 +198,7 @@ def _decided(settings: DpoSettings, opened: Sequence[OpenedDataset], choice: Cho
         settings,
         datasets=tuple(_pinned(each) for each in opened),
         memory=replace(settings.memory, quant=budget.quant),
+        result=settings.result if budget.quant == "nf4" else replace(settings.result, fold_base="original"),
         training=replace(
             settings.training,
             max_length=budget.max_length,
@@ -225,7 +242,8 @@ def _time(plan: DpoPlan) -> str:
     if plan.seconds_per_pair is None:
         return f"not known for {plan.gpu.name}"
     minutes = 1000 * plan.seconds_per_pair / 60
+    how_long = "at most 2 minutes" if minutes < 2 else f"about {minutes:.0f} minutes"
     return (
-        f"about {minutes:.0f} minutes for 1,000 pairs, if the GPU does {UTILISATION:.0%} of the "
+        f"{how_long} for 1,000 pairs, if the GPU does {UTILISATION:.0%} of the "
         f"{plan.gpu.peak_tflops:g} TFLOP/s of its data sheet and a pair costs {FORWARD_EQUIVALENTS} forward passes"
     )

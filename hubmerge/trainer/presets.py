@@ -35,6 +35,10 @@ def _is_kept(value: Any, wanted: tuple[Any, ...] | float) -> bool:
 
 PLAIN = Preset({"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"})
 _WITH_SYSTEM = {**PLAIN.columns, "system": "system"}
+_HERMES = (
+    "Its questions come from OpenHermes-2.5, which holds MetaMath (made from the train set of GSM8K) and SlimOrca "
+    "(tasks of the FLAN collection)."
+)
 _ORCA = "Its questions come from OpenOrca, which answers tasks of the FLAN collection, some of them benchmarks."
 
 PRESETS: Mapping[str, Preset] = {
@@ -56,9 +60,16 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "jondurbin/truthy-dpo-v0.1": Preset(
         _WITH_SYSTEM,
-        notes=("Its questions are in the manner of TruthfulQA, whose score of the result says less for it.",),
+        notes=("It aims at common misconceptions, as TruthfulQA does, whose score of the result says less for it.",),
     ),
-    "argilla/OpenHermes2.5-dpo-binarized-alpha": Preset(PLAIN.columns),
+    "argilla/OpenHermes2.5-dpo-binarized-alpha": Preset(PLAIN.columns, notes=(_HERMES,)),
+    "mlabonne/chatml-OpenHermes2.5-dpo-binarized-alpha": Preset(
+        PLAIN.columns,
+        notes=(
+            _HERMES,
+            "It is argilla/OpenHermes2.5-dpo-binarized-alpha in ChatML; the messages are taken out of that again.",
+        ),
+    ),
     "argilla/ultrafeedback-binarized-preferences-cleaned": Preset(
         PLAIN.columns, notes=("Prompts of TruthfulQA, which the original had, were removed by its makers.",)
     ),

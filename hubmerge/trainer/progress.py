@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from hubmerge.merge.progress import Progress, Silent
+from hubmerge.merge.plan import Plan
+from hubmerge.merge.progress import Progress, Silent, Stage
 
 
 class DpoStage(Enum):
     """The parts of a run, in their order."""
 
     PLAN = "plan"
-    MERGE = "merge"
     DATA = "data"
+    MERGE = "merge"
     TRAIN = "train"
     FOLD = "fold"
     PROVE = "prove"
@@ -31,6 +32,7 @@ class Step:
         margin: Mean difference of the rewards of chosen and rejected answers.
         accuracy: Share of pairs with a positive difference; a tie counts as none.
         memory_bytes: Most that tensors took on the GPU so far; 0 without one.
+        budget_bytes: What the plan foretold of that.
     """
 
     number: int
@@ -40,6 +42,7 @@ class Step:
     accuracy: float
     tokens_per_second: float
     memory_bytes: int
+    budget_bytes: int
 
 
 class DpoProgress(Protocol):
@@ -72,6 +75,28 @@ class Unseen:
 
     def step(self, step: Step) -> None:
         """Nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Wordless:
+    """A merge within a run shown without its sentences: of the licence, what was said of the whole run holds."""
+
+    shown: Progress
+
+    def begin(self, plan: Plan) -> None:
+        """As it is told."""
+        self.shown.begin(plan)
+
+    def advance(self, stage: Stage, size_bytes: int) -> None:
+        """As it is told."""
+        self.shown.advance(stage, size_bytes)
+
+    def skip(self, filename: str, size_bytes: int) -> None:
+        """As it is told."""
+        self.shown.skip(filename, size_bytes)
 
     def say(self, sentence: str) -> None:
         """Nothing."""

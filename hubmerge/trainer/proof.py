@@ -59,6 +59,7 @@ class Metrics:
         length_controlled_accuracy: Mean of the accuracies where the chosen answer is the longer one and where it is
             not; of the one that has pairs if the other has none.
         kl: Mean of KL(π‖ref) over tokens, exact over the vocabulary, in nats; None where it was not measured.
+        kl_tokens: How many tokens that is the mean of, the first ones of the chosen answers.
     """
 
     pairs: int
@@ -70,6 +71,7 @@ class Metrics:
     chosen_log_ratio: float
     length_controlled_accuracy: float
     kl: float | None
+    kl_tokens: int
 
     @property
     def is_significant(self) -> bool:
@@ -97,6 +99,11 @@ class Proof:
     def kept(self) -> float:
         """Share of the policy's margin that the result has."""
         return self.result.margin / self.policy.margin if self.policy.margin else 1.0
+
+
+def proof_from(found: Mapping[str, Any]) -> Proof:
+    """Returns the proof that `dataclasses.asdict` was taken of."""
+    return Proof(**{**found, "policy": Metrics(**found["policy"]), "result": Metrics(**found["result"])})
 
 
 def score(model: Any, pairs: Sequence[Encoded], *, with_distributions: bool = True) -> Scores:
@@ -133,6 +140,7 @@ def measure(policy: Scores, reference: Scores, pairs: Sequence[Encoded], *, beta
         chosen_log_ratio=_mean(chosen),
         length_controlled_accuracy=_length_controlled(margins, pairs),
         kl=_kl(policy.distributions, reference.distributions),
+        kl_tokens=0 if policy.distributions is None else len(policy.distributions),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hubmerge.card.lock import LockedAdapter
 from hubmerge.merge.describe import Target
-from hubmerge.merge.documents import REPLACED_FILES, Documents, Tuned
+from hubmerge.merge.documents import REPLACED_FILES, Documents, Tuned, model_files
 from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import check_publishable
 from hubmerge.merge.pipeline import OpenMerge, merge_documents
@@ -23,6 +23,7 @@ from hubmerge.trainer.settings import DpoSettings, Result
 from hubmerge.trainer.story import ADAPTER_FOLDER, CURVES_FILE, Story, adapter_sha256, tuning_facts
 from hubmerge.trainer.train import ADAPTER_FILES
 from hubmerge.weights.reference import ModelRef
+from hubmerge.weights.shard_index import INDEX_FILE
 from hubmerge.weights.shards import FinishedShard, hash_file
 
 RESULTS_FILE = "dpo.json"
@@ -34,12 +35,15 @@ class Finished:
     """A tuned model that may be published.
 
     Attributes:
-        merge: Of the recipe that makes it.
+        merge: Made its weights.
+        told: Of the recipe that is published with it: the same, or that of the model itself where the adapter was added
+            to what quantisation left of it.
         folder: Its weights; None where the adapter alone is published.
         adapter: Folder of the adapter.
     """
 
     merge: OpenMerge
+    told: OpenMerge
     folder: Path | None
     adapter: Path
     story: Story
@@ -54,7 +58,7 @@ def publish(finished: Finished, result: Result, *, token: str | None, progress: 
     """
     target = _target(result)
     tuned = _tuned(finished, result)
-    documents = merge_documents(finished.merge, target, tuned)
+    documents = merge_documents(finished.told, target, tuned)
     if target.is_repo:
         check_publishable(documents.licence)
     publisher = _publisher(finished, result, token=token)
@@ -64,10 +68,16 @@ def publish(finished: Finished, result: Result, *, token: str | None, progress: 
         for warning in documents.check(previous):
             progress.say(f"The Hub says of the model card: {warning}")
         shards = [_stage(path, publisher, staged) for path in _weights(finished)]
-        files = documents.files(shards, previous)
+        files = _with_model_files(documents.files(shards, previous), finished)
         return publisher.publish(shards, files if finished.folder else _adapter_files(files, finished, documents))
     finally:
         publisher.close()
+
+
+def _with_model_files(files: Mapping[str, bytes], finished: Finished) -> dict[str, bytes]:
+    """Returns the files with config and index of the weights that were made."""
+    others = {name: content for name, content in files.items() if name != INDEX_FILE}
+    return {**others, **model_files(finished.merge.plan)}
 
 
 def _target(result: Result) -> Target:
@@ -119,7 +129,7 @@ def _tuned(finished: Finished, result: Result) -> Tuned:
     alone = finished.folder is None
     with_adapter = result.publish != "model"
     path = ADAPTER_FILES[0] if alone else f"{ADAPTER_FOLDER}/{ADAPTER_FILES[0]}" if with_adapter else None
-    facts = tuning_facts(story, finished.merge, finished.adapter, adapter_path=path, is_adapter=alone)
+    facts = tuning_facts(story, finished.told, finished.adapter, adapter_path=path, is_adapter=alone)
     files = {RESULTS_FILE: _json(story.as_data()), **({CURVES_FILE: story.curves} if story.curves else {})}
     if with_adapter and not alone:
         files |= {f"{ADAPTER_FOLDER}/{name}": content for name, content in _adapter(finished)}
@@ -150,7 +160,7 @@ def _adapter(finished: Finished) -> Iterator[tuple[str, bytes]]:
 def _public_config(content: bytes, finished: Finished) -> bytes:
     """Returns adapter_config.json without the folder that it was trained in."""
     config = json.loads(content)
-    parents = finished.merge.plan.parents
+    parents = finished.told.plan.parents
     hub = [parent for parent in parents if not parent.ref.is_local]
     alone = len(hub) == 1 and len(parents) == 2 and not finished.story.is_merge
     config["base_model_name_or_path"] = hub[0].ref.path if alone else None

@@ -5,34 +5,35 @@ Each part leaves its result in the run's folder, and is not done again by the ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hubmerge.errors import DataError, TrainError
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.layers import main_stack, role
 from hubmerge.merge.licensing import check_publishable
 from hubmerge.merge.options import MergeOptions
-from hubmerge.merge.pipeline import merge_to_folder, open_merge, planned_licence
-from hubmerge.merge.plan import Plan
+from hubmerge.merge.pipeline import OpenMerge, merge_to_folder, open_merge, planned_licence
 from hubmerge.merge.recipe import Recipe
 from hubmerge.publish import Published
 from hubmerge.trainer.curves import curves
 from hubmerge.trainer.data import Preferences, load_preferences
-from hubmerge.trainer.data_checks import Encoded, encode, tokenised
+from hubmerge.trainer.data_checks import Encoded, TokenisedPair, encode, tokenised
 from hubmerge.trainer.fold import fold, quantised_recipe, tuned_recipe, untuned_recipe
-from hubmerge.trainer.load import Weights, check_libraries, load_model, release
+from hubmerge.trainer.gpu import check_machine
+from hubmerge.trainer.load import Weights, check_libraries, check_report, load_model, quiet, release
 from hubmerge.trainer.order import in_training_order
 from hubmerge.trainer.plan import DpoPlan, make_plan, with_all_pairs
-from hubmerge.trainer.progress import DpoProgress, DpoStage, Unseen
-from hubmerge.trainer.proof import Proof, check, measure, score
+from hubmerge.trainer.progress import DpoProgress, DpoStage, Unseen, Wordless
+from hubmerge.trainer.proof import Proof, check, measure, proof_from, score
 from hubmerge.trainer.publish import Finished, publish
 from hubmerge.trainer.settings import DpoSettings
-from hubmerge.trainer.state import RunFolder, run_folder
+from hubmerge.trainer.state import RunFolder, run_folder, save_json
 from hubmerge.trainer.story import Story, preference_data, proof_sentence, survival_sentences
 from hubmerge.trainer.survival import Survival, survival
+from hubmerge.trainer.target import check_target, prepare_target
 from hubmerge.trainer.tasks import check_tasks, run_tasks
 from hubmerge.trainer.train import Job, Trained, train
 
@@ -67,32 +68,42 @@ def tune(settings: DpoSettings, options: DpoOptions | None = None, progress: Dpo
         HubmergeError: One of its kinds; nothing was published, and what was done is not lost.
     """
     options, progress = options or DpoOptions(), progress or Unseen()
+    token = options.merge.source_token
+    check_target(settings)
     check_libraries()
     check_tasks(settings.evaluation.tasks)
-    _check_target(settings)
+    check_report(settings.training.report_to)
     progress.begin(DpoStage.PLAN)
-    plan = make_plan(settings, token=options.merge.source_token)
+    plan = make_plan(settings, token=token)
+    check_machine(plan.subject.shape, settings.training.precision)
     untuned = untuned_recipe(settings, plan.subject.sha)
     with open_merge(untuned, options.merge) as merge:
-        check_vocabulary(merge.plan, plan.subject.tokenizer)
         _check_licence(settings, merge)
         merge_fingerprint = fingerprint(merge.plan)
-    preferences = load_preferences(
-        plan.opened, settings.evaluation, chat=plan.has_chat, token=options.merge.source_token
-    )
-    plan = with_all_pairs(plan, [tokenised(pair, plan.subject.tokenizer) for pair in preferences.train])
+    prepare_target(settings, token=options.target_token)
+    progress.begin(DpoStage.DATA)
+    preferences = load_preferences(plan.opened, settings.evaluation, chat=plan.has_chat, token=token)
+    lengths = tuple(tokenised(pair, plan.subject.tokenizer) for pair in preferences.train)
+    plan = with_all_pairs(plan, lengths)
     folder = run_folder(plan, merge_fingerprint, options.work_dir)
     progress.say(f"Working in {folder.root}")
-    return _Run(plan, untuned, preferences, folder, options, progress).finish()
+    with folder.locked():
+        return _Run(plan, untuned, preferences, lengths, folder, options, progress).finish()
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The parts of a run that need its plan."""
+    """The parts of a run that need its plan.
+
+    Attributes:
+        untuned: Makes the model as it is before.
+        lengths: Of each pair that is trained on.
+    """
 
     plan: DpoPlan
     untuned: Recipe
     preferences: Preferences
+    lengths: tuple[TokenisedPair, ...]
     folder: RunFolder
     options: DpoOptions
     progress: DpoProgress
@@ -103,14 +114,14 @@ class _Run:
         trained = self._train(weights)
         recipe = self._tuned_recipe(weights)
         settings = self.plan.settings
-        with open_merge(recipe, self.options.merge) as merge:
+        with open_merge(recipe, self.options.merge) as merge, self._told(recipe, merge) as told:
             folded = None if settings.result.publish == "adapter" else self._fold(recipe)
             left = None if folded is None else survival(merge, folded)
             self._say_survival(left)
             proof = self._prove(weights, folded)
             story = self._story(trained, proof, left, weights, folded)
             self.progress.begin(DpoStage.PUBLISH)
-            finished = Finished(merge, folded, self.folder.adapter, story)
+            finished = Finished(merge, told, folded, self.folder.adapter, story)
             published = publish(
                 finished, settings.result, token=self.options.target_token, progress=self.progress.merging
             )
@@ -129,35 +140,45 @@ class _Run:
 
     def _train(self, weights: Weights) -> Trained:
         settings, tokenizer = self.plan.settings, self.plan.subject.tokenizer
-        training = settings.training
-        assert training.max_length is not None
-        assert training.batch_size is not None
         if tokenizer.pad_token is None:
             self.progress.say(f"! The tokenizer has no padding token, so {tokenizer.eos_token} takes its place")
-        rows, _ = in_training_order(
-            self.preferences.train,
-            tokenizer,
-            max_length=training.max_length,
-            batch_size=training.batch_size,
-            seed=training.seed,
-        )
+        rows, pairs = in_training_order(self.preferences.train, self.lengths, settings.training)
         self.progress.begin(DpoStage.TRAIN)
-        token = self.options.merge.source_token
-        job = Job(settings, weights, tokenizer, rows, self.folder.checkpoints, self.folder.adapter, token)
+        job = Job(
+            settings=settings,
+            weights=weights,
+            tokenizer=tokenizer,
+            rows=rows,
+            pairs=pairs,
+            budget_bytes=self.plan.choice.budget.tensors,
+            checkpoints=self.folder.checkpoints,
+            adapter=self.folder.adapter,
+            token=self.options.merge.source_token,
+        )
         return train(job, self.progress)
 
     def _tuned_recipe(self, weights: Weights) -> Recipe:
         settings = self.plan.settings
         base = self.untuned
-        if settings.result.fold_base == "nf4" and settings.memory.quant == "nf4":
+        if settings.result.fold_base == "nf4" and settings.result.publish != "adapter":
             token = self.options.merge.source_token
             base = quantised_recipe(self.folder, weights, precision=settings.training.precision, token=token)
         return tuned_recipe(base, self.folder.adapter, rounding=settings.result.round)
 
+    @contextmanager
+    def _told(self, recipe: Recipe, merge: OpenMerge) -> Iterator[OpenMerge]:
+        """Gives the merge whose recipe is published: that of the model itself, not of what NF4 left of it."""
+        public = tuned_recipe(self.untuned, self.folder.adapter, rounding=self.plan.settings.result.round)
+        if public == recipe:
+            yield merge
+        else:
+            with open_merge(public, self.options.merge) as told:
+                yield told
+
     def _fold(self, recipe: Recipe) -> Path:
         self.progress.begin(DpoStage.FOLD)
-        options = replace(self.options.merge, lineage=False)
-        return fold(recipe, self.folder, options, self.progress.merging)
+        options = replace(self.options.merge, lineage=False, diagnostics=False)
+        return fold(recipe, self.folder, options, Wordless(self.progress.merging))
 
     def _say_survival(self, left: Survival | None) -> None:
         for sentence in () if left is None else survival_sentences(left):
@@ -172,8 +193,14 @@ class _Run:
         if not pairs:
             self.progress.say("! No pairs were held out, so nothing is proven")
             return None
-        self.progress.begin(DpoStage.PROVE)
-        proof = self._measured(weights, folded, pairs)
+        done = self.folder.proof(folded)
+        if done.is_file():
+            proof = proof_from(json.loads(done.read_text()))
+        else:
+            self.progress.begin(DpoStage.PROVE)
+            with quiet():
+                proof = self._measured(weights, folded, pairs)
+            save_json(done, asdict(proof))
         self.progress.say(proof_sentence(proof))
         check(proof)
         return proof
@@ -199,12 +226,13 @@ class _Run:
             release()
         result = score(load_model(Weights(str(folded)), quant="none", precision=precision), pairs)
         release()
+        before = reference if settings.result.fold_base == "nf4" else base
         return Proof(
             base_accuracy=base.accuracy,
             policy_accuracy=policy.accuracy,
             result_accuracy=result.accuracy,
             policy=measure(policy, reference, pairs, beta=beta),
-            result=measure(result, base, pairs, beta=beta),
+            result=measure(result, before, pairs, beta=beta),
         )
 
     def _story(
@@ -219,32 +247,19 @@ class _Run:
             proof=proof,
             survival=left,
             curves=curves(trained.history),
-            tasks=run_tasks(settings.evaluation.tasks, before=weights, after=folded, adapter=self.folder.adapter),
+            tasks=self._tasks(weights, folded),
         )
 
-
-def check_vocabulary(plan: Plan, tokenizer: Any) -> None:
-    """Raises DataError if the tokenizer knows tokens that the model has no embedding for."""
-    tensors = {tensor.info.name: tensor.info for tensor in plan.tensors}
-    stack = main_stack(tensors, plan.config)
-    rows = next((info.shape[0] for name, info in tensors.items() if role(name, stack) == "embed"), None)
-    if rows is not None and len(tokenizer) > rows:
-        raise DataError(
-            f"the tokenizer has {len(tokenizer):,} tokens and the model embeddings for {rows:,}",
-            hint="Give the model the tokenizer that it was trained with; a merge takes one by `tokenizer:`.",
-        )
-
-
-def _check_target(settings: DpoSettings) -> None:
-    result = settings.result
-    if (result.push_to is None) == (result.folder is None):
-        raise TrainError("a tuning needs one target", hint="Name it: --push-to OWNER/NAME or --out DIR.")
-    is_local = isinstance(settings.model, Recipe) or settings.model.is_local
-    if result.publish == "adapter" and result.push_to is not None and is_local:
-        raise TrainError(
-            "an adapter alone is of use only on a base that is on the Hub, and this one is not",
-            hint="Publish the whole model, or leave the adapter in a folder: --out DIR.",
-        )
+    def _tasks(self, weights: Weights, folded: Path | None) -> Mapping[str, Any]:
+        """Returns the results of the benchmarks that are asked for; those of an earlier run are kept."""
+        tasks, path = self.plan.settings.evaluation.tasks, self.folder.tasks(folded)
+        known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        missing = [task for task in tasks if task not in known]
+        if missing:
+            self.progress.say(f"Running {', '.join(missing)} on the model before and after ...")
+            known |= run_tasks(missing, before=weights, after=folded, adapter=self.folder.adapter)
+            save_json(path, known)
+        return {task: known[task] for task in tasks}
 
 
 def _check_licence(settings: DpoSettings, merge: Any) -> None:

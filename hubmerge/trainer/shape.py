@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from hubmerge.errors import BudgetError
@@ -24,6 +24,7 @@ class ModelShape:
         linears: Name of a linear layer's module -> (outputs, inputs), of all layers of the stack.
         other_parameters: Embeddings, head, norms and biases: what is never quantised.
         inner: Widest intermediate state of a layer; the MLP's.
+        vocabulary: Rows of the embedding.
         context: Longest sequence that config.json allows; None where it does not say.
     """
 
@@ -32,12 +33,23 @@ class ModelShape:
     layers: int
     hidden: int
     inner: int
+    vocabulary: int
     context: int | None
 
     @property
     def linear_parameters(self) -> int:
         """Weights of all linear layers."""
         return sum(outputs * inputs for outputs, inputs in self.linears.values())
+
+    @property
+    def longest(self) -> float:
+        """Tokens of the longest sequence; infinite where config.json does not say."""
+        return math.inf if self.context is None else self.context
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        return self.linear_parameters + self.other_parameters
 
     @property
     def largest_linear(self) -> int:
@@ -85,12 +97,13 @@ def shape_from(shapes: Shapes, config: Mapping[str, Any]) -> ModelShape:
         raise BudgetError("the model has no stack of layers with embeddings, so its memory cannot be predicted")
     if any(".experts." in name for name in shapes):
         raise BudgetError("the model is a mixture of experts, which preference tuning does not support yet")
-    hidden = embedding[1]
+    vocabulary, hidden = embedding
     return ModelShape(
         linears=matrices,
-        other_parameters=sum(map(prod, shapes.values())) - sum(map(prod, matrices.values())),
+        other_parameters=sum(map(math.prod, shapes.values())) - sum(map(math.prod, matrices.values())),
         layers=stack.count,
         hidden=hidden,
+        vocabulary=vocabulary,
         inner=max(max(size) for size in matrices.values()),
         context=next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None),
     )

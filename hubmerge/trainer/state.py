@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from hubmerge.errors import TrainError
+from hubmerge.publish.folder_lock import take_lock
 from hubmerge.trainer.plan import DpoPlan
 from hubmerge.version import __version__
 
@@ -44,6 +49,32 @@ class RunFolder:
         """The tuned model; another way of folding is another folder."""
         return self.root / f"folded-{fingerprint[:FINGERPRINT_CHARACTERS]}"
 
+    def proof(self, folded: Path | None) -> Path:
+        """What was measured of the model in a folder; of the adapter alone for None."""
+        return self.root / f"proof-{'adapter' if folded is None else folded.name}.json"
+
+    def tasks(self, folded: Path | None) -> Path:
+        """What lm-evaluation-harness said of it."""
+        return self.root / f"tasks-{'adapter' if folded is None else folded.name}.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other run out while the block lasts.
+
+        Raises:
+            TrainError: Another run is at work.
+        """
+        lock = take_lock(self.root)
+        if lock is None:
+            raise TrainError(
+                f"another run of this tuning works in {self.root}",
+                hint="Wait for its end: the same command then takes up what it did.",
+            )
+        try:
+            yield
+        finally:
+            os.close(lock)
+
 
 def run_folder(plan: DpoPlan, merge_fingerprint: str, parent: Path | None = None) -> RunFolder:
     """Returns the folder of a run, made if it does not exist.
@@ -70,6 +101,14 @@ def run_fingerprint(plan: DpoPlan, merge_fingerprint: str) -> str:
         "held_out": [settings.evaluation.holdout, settings.evaluation.max_pairs],
     }
     return hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def save_json(path: Path, content: Any) -> None:
+    """Writes a file that is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, default=float))
+    partial.replace(path)
 
 
 def _default_parent() -> Path:

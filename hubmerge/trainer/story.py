@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from hubmerge.trainer.plan import DpoPlan
 from hubmerge.trainer.proof import Metrics, Proof
 from hubmerge.trainer.settings import DpoSettings
 from hubmerge.trainer.survival import Survival
+from hubmerge.trainer.tasks import benchmarks
 from hubmerge.trainer.train import ADAPTER_FILES, Trained
 from hubmerge.weights.reference import is_hub_id
 from hubmerge.weights.shards import hash_file
@@ -45,9 +47,9 @@ class Story:
     tasks: Mapping[str, Any]
 
     def as_data(self) -> dict[str, Any]:
-        """Returns it as JSON can say it."""
+        """Returns it as JSON can say it, which has no infinity: what follows from too few pairs is None."""
         settings = {name: asdict(getattr(self.settings, name)) for name in ("loss", "training", "lora", "evaluation")}
-        return {
+        told = {
             "datasets": [asdict(each) for each in self.data],
             **settings,
             "quant": self.settings.memory.quant,
@@ -62,6 +64,7 @@ class Story:
             "delta_survival": None if self.survival is None else asdict(self.survival),
             "tasks": dict(self.tasks),
         }
+        return {key: _finite(value) for key, value in told.items()}
 
 
 def preference_data(plan: DpoPlan) -> tuple[PreferenceData, ...]:
@@ -74,8 +77,10 @@ def preference_data(plan: DpoPlan) -> tuple[PreferenceData, ...]:
             split=each.split,
             licence=each.licence,
             pairs="all" if each.source.weight == 1 else f"weight {each.source.weight:g}",
+            notes=sample.notes,
         )
-        for each in plan.opened
+        for sample in plan.samples
+        for each in (sample.opened,)
     )
 
 
@@ -97,6 +102,7 @@ def tuning_facts(
         survival=() if story.survival is None else tuple(survival_sentences(story.survival)),
         adapter_sha256=adapter_sha256(adapter),
         adapter_path=adapter_path,
+        benchmarks=tuple(benchmarks(story.tasks)),
         warnings=trained.warnings,
     )
 
@@ -125,6 +131,14 @@ def proof_sentence(proof: Proof) -> str:
         f"({proof.result.accuracy_low:.1%} to {proof.result.accuracy_high:.1%}), margin {proof.result.margin:.3g} "
         f"({proof.kept:.1%} of what was trained)"
     )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _base_models(merge: OpenMerge, adapter: Path) -> Iterator[str]:
@@ -187,7 +201,7 @@ def _metrics(proof: Proof) -> Iterator[Metric]:
         "chosen_log_ratio", "Log-ratio of chosen answers, nats", policy.chosen_log_ratio, result.chosen_log_ratio
     )
     if policy.kl is not None and result.kl is not None:
-        yield _metric("kl", "KL to the model before, nats a token", policy.kl, result.kl)
+        yield _metric("kl", f"KL to the model before, nats a token ({result.kl_tokens:,} tokens)", policy.kl, result.kl)
     yield Metric(
         id="preference_accuracy",
         title=f"Chosen answer more probable (before: {proof.base_accuracy:.1%})",

@@ -56,7 +56,7 @@ def open_subject(model: ModelRef | Recipe, *, token: str | bool | None = None) -
         SourceError: The model, or a parent of the merge, cannot be used.
         PlanError: The parents of the merge do not fit together.
         BudgetError: Its memory cannot be predicted.
-        DataError: It has no tokenizer that transformers loads.
+        DataError: It has no tokenizer that transformers loads, or one with more tokens than embeddings.
     """
     if isinstance(model, Recipe):
         return _merge(model, token=token)
@@ -64,7 +64,9 @@ def open_subject(model: ModelRef | Recipe, *, token: str | bool | None = None) -
     try:
         files = {name: _content(checkpoint.files, name) for name in _TOKENIZER_FILES if _has(checkpoint.files, name)}
         label = str(model.path if checkpoint.sha is None else f"{model.path}@{checkpoint.sha[:7]}")
-        return Subject(label, checkpoint.sha, shape_of(checkpoint), _loaded(files, label), checkpoint.notes)
+        shape, tokenizer = shape_of(checkpoint), _loaded(files, label)
+        check_vocabulary(shape, tokenizer)
+        return Subject(label, checkpoint.sha, shape, tokenizer, checkpoint.notes)
     finally:
         checkpoint.files.close()
 
@@ -77,7 +79,18 @@ def _merge(recipe: Recipe, *, token: str | bool | None) -> Subject:
         files["config.json"] = _content(models[plan.donor].files, "config.json")
         label = f"{recipe.method} merge of {' and '.join(parent.label for parent in plan.parents)}"
         shapes = {tensor.info.name: tensor.info.shape for tensor in plan.tensors}
-        return Subject(label, None, shape_from(shapes, plan.config), _loaded(files, label), plan.notes)
+        shape, tokenizer = shape_from(shapes, plan.config), _loaded(files, label)
+        check_vocabulary(shape, tokenizer)
+        return Subject(label, None, shape, tokenizer, plan.notes)
+
+
+def check_vocabulary(shape: ModelShape, tokenizer: Any) -> None:
+    """Raises DataError if the tokenizer knows tokens that the model has no embedding for."""
+    if len(tokenizer) > shape.vocabulary:
+        raise DataError(
+            f"the tokenizer has {len(tokenizer):,} tokens and the model embeddings for {shape.vocabulary:,}",
+            hint="Give the model the tokenizer that it was trained with; a merge takes one by `tokenizer:`.",
+        )
 
 
 def _is_adapter(plan: Plan, checkpoint: Checkpoint) -> bool:

@@ -14,6 +14,7 @@ from hubmerge.errors import TrainError
 from hubmerge.trainer.load import Weights, load_model, quiet, release
 from hubmerge.trainer.progress import DpoProgress
 from hubmerge.trainer.settings import DpoSettings, Training
+from hubmerge.trainer.state import save_json
 from hubmerge.trainer.watch import Watch, callback
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ CHECKPOINTS = 10
 """Saved in the course of a training unless `save_steps` says otherwise."""
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+RESULT_FILE = "training.json"
+"""What was logged; it is written last, so an adapter that has it is whole."""
+
 _COMPLETE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", *ADAPTER_FILES)
 """Files of a checkpoint that can be resumed."""
 
@@ -37,7 +41,9 @@ class Job:
 
     Attributes:
         settings: Decided by the budget.
-        rows: In the order in which they are trained on.
+        rows: In the order in which they are trained on, those of later epochs included.
+        pairs: Different ones among them.
+        budget_bytes: What tensors may take on the GPU.
         checkpoints: Folder of the checkpoints.
         adapter: Folder of the result.
     """
@@ -46,6 +52,8 @@ class Job:
     weights: Weights
     tokenizer: Any
     rows: Dataset
+    pairs: int
+    budget_bytes: int
     checkpoints: Path
     adapter: Path
     token: str | bool | None = None
@@ -81,7 +89,7 @@ def train(job: Job, progress: DpoProgress) -> Trained:
     Raises:
         TrainError: It does not fit, or its numbers became no numbers.
     """
-    done = job.adapter / "training.json"
+    done = job.adapter / RESULT_FILE
     if done.is_file():
         return _read(done)
     with quiet():
@@ -107,13 +115,11 @@ def _finished(job: Job, progress: DpoProgress) -> Trained:
     return trained
 
 
-def steps_of(training: Training, pairs: int) -> int:
-    """Returns the number of steps that so many pairs make."""
+def steps_of(training: Training, rows: int) -> int:
+    """Returns the number of steps that so many rows make, those of all epochs counted."""
     assert training.batch_size is not None
     assert training.grad_accumulation is not None
-    batches = math.ceil(pairs / training.batch_size)
-    an_epoch = max(1, math.ceil(batches / training.grad_accumulation))
-    return training.max_steps or math.ceil(training.epochs * an_epoch)
+    return math.ceil(math.ceil(rows / training.batch_size) / training.grad_accumulation)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -133,8 +139,13 @@ def _is_whole(checkpoint: Path) -> bool:
 def _watch(job: Job, progress: DpoProgress) -> Watch:
     training = job.settings.training
     total = steps_of(training, len(job.rows))
-    beta = job.settings.loss.beta
-    return Watch(beta=beta, warmup_steps=round(training.warmup * total), total=total, progress=progress)
+    return Watch(
+        beta=job.settings.loss.beta,
+        warmup_steps=round(training.warmup * total),
+        total=total,
+        budget_bytes=job.budget_bytes,
+        progress=progress,
+    )
 
 
 def _trainer(job: Job) -> DPOTrainer:
@@ -204,8 +215,8 @@ def _config(job: Job) -> DPOConfig:
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup,
-        num_train_epochs=training.epochs,
-        max_steps=training.max_steps or -1,
+        num_train_epochs=1,
+        max_steps=total,
         optim=training.optimizer,
         max_grad_norm=training.max_grad_norm,
         seed=training.seed,
@@ -246,7 +257,7 @@ def _trained(trainer: DPOTrainer, job: Job, watch: Watch, seconds: float) -> Tra
     cuda = torch.cuda.is_available()
     return Trained(
         history=tuple(log for log in trainer.state.log_history if "loss" in log),
-        pairs=len(job.rows),
+        pairs=job.pairs,
         seconds=seconds,
         hardware=torch.cuda.get_device_name(0) if cuda else "CPU",
         peak_bytes=torch.cuda.max_memory_allocated() if cuda else 0,
@@ -256,7 +267,7 @@ def _trained(trainer: DPOTrainer, job: Job, watch: Watch, seconds: float) -> Tra
 
 def _save(trainer: DPOTrainer, folder: Path, trained: Trained) -> None:
     trainer.save_model(str(folder))
-    (folder / "training.json").write_text(json.dumps(asdict(trained)))
+    save_json(folder / RESULT_FILE, asdict(trained))
 
 
 def _read(path: Path) -> Trained:
@@ -266,8 +277,7 @@ def _read(path: Path) -> Trained:
 
 def _add_seconds(folder: Path, seconds: float) -> float:
     """Adds to the time that earlier runs of this training took, and returns the sum."""
-    path = folder / "seconds"
-    total = seconds + (float(path.read_text()) if path.is_file() else 0.0)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(str(total))
+    path = folder / "seconds.json"
+    total = seconds + (float(json.loads(path.read_text())) if path.is_file() else 0.0)
+    save_json(path, total)
     return total

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hubmerge.errors import TrainError
+from hubmerge.trainer.budget import gigabytes
 from hubmerge.trainer.progress import DpoProgress, Step
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ PATIENCE_STEPS = 60
 COLLAPSE_SHARE = 0.1
 """Chosen answers that lost this share of their log-probability are being unlearned together with the rejected."""
 
+OVER_BUDGET = 1.02
+"""Share of the budget's tensors beyond which it was wrong."""
+
 Log = Mapping[str, float]
 
 
@@ -32,17 +36,19 @@ class Watch:
         beta: Of the loss; rewards are beta times log-ratios.
         warmup_steps: Steps in which little can be learned.
         total: Steps of the training.
+        budget_bytes: What tensors may take on the GPU.
         progress: Told of every step.
 
     Attributes:
         warnings: What was found, one sentence each.
     """
 
-    def __init__(self, *, beta: float, warmup_steps: int, total: int, progress: DpoProgress) -> None:
+    def __init__(self, *, beta: float, warmup_steps: int, total: int, budget_bytes: int, progress: DpoProgress) -> None:
         self.warnings: list[str] = []
         self._beta = beta
         self._patience = warmup_steps + PATIENCE_STEPS
         self._total = total
+        self._budget_bytes = budget_bytes
         self._progress = progress
         self._recent: list[Log] = []
         self._said: set[str] = set()
@@ -57,6 +63,8 @@ class Watch:
         check_finite(number, log)
         self._recent = [*self._recent, log][-WINDOW:]
         self._progress.step(self._step(number, log, memory_bytes))
+        if memory_bytes > OVER_BUDGET * self._budget_bytes:
+            self._warn("memory", _over_budget(number, memory_bytes, self._budget_bytes))
         if len(self._recent) == WINDOW:
             self._judge(number)
 
@@ -72,6 +80,7 @@ class Watch:
             accuracy=log.get("rewards/accuracies", 0.0),
             tokens_per_second=rate,
             memory_bytes=memory_bytes,
+            budget_bytes=self._budget_bytes,
         )
 
     def _judge(self, number: int) -> None:
@@ -118,6 +127,13 @@ def callback(watch: Watch) -> TrainerCallback:
                 watch.see(state.global_step, logs, memory_bytes=used)
 
     return Reporter()
+
+
+def _over_budget(number: int, memory_bytes: int, budget_bytes: int) -> str:
+    return (
+        f"by step {number:,} tensors took {gigabytes(memory_bytes)} of the GPU, and the budget says "
+        f"{gigabytes(budget_bytes)}; a shorter max_length leaves room"
+    )
 
 
 def _no_learning(number: int, mean: float) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
 from hubmerge.card.front_matter import texts
-from hubmerge.card.lock import LockedOutput, LockedParent, LockFacts
-from hubmerge.merge.plan import model_refs
+from hubmerge.card.lock import LockedAdapter, LockedOutput, LockedParent, LockFacts
+from hubmerge.merge.plan import lora_refs, model_refs
 from hubmerge.merge.recipe import Recipe
 from hubmerge.verify.published import Published, sha256_of
 from hubmerge.verify.report import Check, Outcome
@@ -32,6 +32,7 @@ def check_claims(published: Published) -> Iterator[Check]:
         yield _check("parents of the lock file", parents_problem(published.recipe, lock), "the recipe's, in its order")
         yield _check("files", _files_problem(published, lock), _sized(lock.outputs))
         yield _checksums(published.card, lock)
+        yield from (_adapter(published, adapter) for adapter in lock.adapters)
     yield _base_models(published)
 
 
@@ -42,6 +43,8 @@ def parent_keys(recipe: Recipe) -> tuple[ParentKey, ...]:
         keys.setdefault((ref.without_adapter, False))
         if ref.adapter is not None:
             keys.setdefault((ref.adapter, True))
+    for adapter in lora_refs(recipe):
+        keys.setdefault((adapter, True))
     return tuple(keys)
 
 
@@ -93,16 +96,35 @@ def _checksums(card: str, lock: LockFacts) -> Check:
     return _check(name, f"not the lock file's for {abbreviated(other)}" if other else None, "the lock file's")
 
 
+def _adapter(published: Published, adapter: LockedAdapter) -> Check:
+    name, entries = "adapter", published.files.entries()
+    if adapter.path is None:
+        return Check(name, Outcome.UNCHECKED, "the adapter that was trained is not published beside the weights")
+    if adapter.path not in entries:
+        return Check(name, Outcome.DIFFERS, f"{adapter.path} is missing")
+    if sha256_of(published.files, entries[adapter.path]) != adapter.sha256:
+        return Check(name, Outcome.DIFFERS, f"{adapter.path} is not the file that the lock file describes")
+    return Check(name, Outcome.AGREES, f"SHA-256 of {adapter.path} is the lock file's")
+
+
 def _base_models(published: Published) -> Check:
     name = "base_model of the card"
     stated = set(texts(parse_front_matter(published.card.encode()).get("base_model")))
     expected = _hub_parents(published)
     if not stated and published.lock is None:
         return Check(name, Outcome.NOT_NEEDED, "the card has none")
-    missing, extra = sorted(expected - stated), sorted(stated - expected)
+    missing = sorted(expected - stated)
+    extra = [] if _has_tuned_folder(published.lock) else sorted(stated - expected)
     words = [f"lacks {abbreviated(missing)}"] if missing else []
     words += [f"has {abbreviated(extra)}, no parent of the recipe"] if extra else []
     return _check(name, " and ".join(words) or None, "the recipe's parents")
+
+
+def _has_tuned_folder(lock: LockFacts | None) -> bool:
+    """Whether a folder was tuned, for which the card names the models that the folder's own card names."""
+    if lock is None or not lock.adapters:
+        return False
+    return sum(parent.repo_id is None for parent in lock.parents) > len(lock.adapters)
 
 
 def _hub_parents(published: Published) -> set[str]:
@@ -122,7 +144,7 @@ def locked_files_problem(parent: LockedParent, entries: Mapping[str, FileEntry])
         entry = entries.get(file.path)
         if entry is None:
             return f"{_name(parent)} has no {file.path}"
-        known = (entry.size_bytes, entry.sha256, entry.blob_id)
-        if known != (file.size_bytes, file.sha256, file.blob_id):
+        hashes = () if parent.repo_id is None else ((entry.sha256, file.sha256), (entry.blob_id, file.blob_id))
+        if any(now != then for now, then in ((entry.size_bytes, file.size_bytes), *hashes)):
             return f"{file.path} of {_name(parent)} is not what the lock file says"
     return None

@@ -6,17 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from hubmerge.card.lock import LockFacts
+from hubmerge.card.lock import LockedAdapter, LockFacts
 from hubmerge.errors import SourceError
 from hubmerge.merge.devices import HOST
-from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, build_plan, lora_refs, model_refs
+from hubmerge.merge.plan import DEFAULT_SHARD_BYTES, Plan, build_plan, lora_refs, model_refs, plan_parents
 from hubmerge.merge.recipe import Recipe
 from hubmerge.verify.claims import parent_keys, parents_problem
 from hubmerge.verify.published import Published
 from hubmerge.version import __version__
-from hubmerge.weights.checkpoint import Checkpoint, ParentKey, open_checkpoints, parent_checkpoints
+from hubmerge.weights.checkpoint import (
+    Checkpoint,
+    ParentKey,
+    adapter_in,
+    open_adapter,
+    open_checkpoints,
+    parent_checkpoints,
+)
 from hubmerge.weights.header import Header
 from hubmerge.weights.reference import ModelRef
+from hubmerge.weights.snapshot import Snapshot
+from hubmerge.weights.subfolder import Subfolder
 
 Commits = Mapping[ParentKey, str | None]
 
@@ -51,16 +60,16 @@ def rebuild(
         PlanError: The parents do not fit together.
     """
     recipe = _with_seed(published.recipe, published.lock)
-    for adapter in lora_refs(recipe):
-        raise SourceError(
-            f"the recipe lays the adapter {adapter} on its result, which cannot be verified yet",
-            hint="In a download of the repo, `hubmerge merge mergekit_config.yml again` makes the same bytes.",
-        )
-    checkpoints = _open_pinned(model_refs(recipe), _locked_commits(published), token=token)
+    _check_computable(published)
+    commits = _locked_commits(published)
+    checkpoints = _open_pinned(model_refs(recipe), commits, token=token)
     parents = parent_checkpoints(checkpoints.values())
     try:
+        adapters = {ref: _open_adapter(ref, published, commits, token=token) for ref in lora_refs(recipe)}
+        parents = plan_parents(checkpoints, adapters)
         size = DEFAULT_SHARD_BYTES if published.lock is None else shard_bytes(headers)
-        plan = replace(build_plan(recipe, checkpoints, shard_bytes=size), device=_device(published.lock))
+        plan = build_plan(recipe, checkpoints, adapters, shard_bytes=size)
+        plan = replace(plan, device=_device(published.lock))
         yield Rebuilt(plan, tuple(parents.values()), tuple(_assumptions(plan, published.lock)))
     finally:
         for parent in parents.values():
@@ -75,6 +84,35 @@ def shard_bytes(headers: Mapping[str, Header]) -> int:
 
 def _device(lock: LockFacts | None) -> str:
     return HOST if lock is None or lock.options is None else lock.options.device
+
+
+def _check_computable(published: Published) -> None:
+    """Raises SourceError if what an adapter was added to, or the adapter, is nowhere to be had."""
+    for adapter in () if published.lock is None else published.lock.adapters:
+        if adapter.path is None:
+            raise SourceError(
+                f"{published.files.label} has an adapter folded in that is not published with it",
+                hint=f"Whoever has it knows it by its SHA-256, {adapter.sha256}.",
+            )
+        if adapter.fold_base != "original":
+            raise SourceError(
+                f"the adapter was added to what {adapter.fold_base.upper()} left of the weights, which is made by "
+                "bitsandbytes on the machine of the training and is not computed again here"
+            )
+
+
+def _open_adapter(ref: ModelRef, published: Published, commits: Commits, *, token: str | bool | None) -> Checkpoint:
+    """Returns an adapter that is added to what a recipe makes: one beside the weights, or one of its own."""
+    beside = None if published.lock is None else _folder_beside(ref, published.lock.adapters)
+    if beside is not None:
+        files = Subfolder(published.files, beside)
+        return adapter_in(ref, Snapshot(files, sha=None, gated=False, private=False))
+    return replace(open_adapter(_pinned_alone(ref, commits, is_adapter=True), token=token), ref=ref)
+
+
+def _folder_beside(ref: ModelRef, adapters: Sequence[LockedAdapter]) -> str | None:
+    folders = [adapter.path.rpartition("/")[0] for adapter in adapters if adapter.path is not None]
+    return next((folder for folder in folders if ref.path == f"./{folder}"), None)
 
 
 def _with_seed(recipe: Recipe, lock: LockFacts | None) -> Recipe:
@@ -102,10 +140,13 @@ def _open_pinned(refs: Sequence[ModelRef], commits: Commits, *, token: str | boo
 
 
 def _pinned(ref: ModelRef, commits: Commits) -> ModelRef:
-    alone, adapter = ref.without_adapter, ref.adapter
-    if adapter is not None:
-        adapter = replace(adapter, revision=commits.get((adapter, True)) or adapter.revision)
-    return replace(alone, revision=commits.get((alone, False)) or alone.revision, adapter=adapter)
+    model = _pinned_alone(ref.without_adapter, commits, is_adapter=False)
+    adapter = None if ref.adapter is None else _pinned_alone(ref.adapter, commits, is_adapter=True)
+    return replace(model, adapter=adapter)
+
+
+def _pinned_alone(ref: ModelRef, commits: Commits, *, is_adapter: bool) -> ModelRef:
+    return replace(ref, revision=commits.get((ref, is_adapter)) or ref.revision)
 
 
 def _named(checkpoint: Checkpoint, ref: ModelRef) -> Checkpoint:
@@ -116,8 +157,11 @@ def _named(checkpoint: Checkpoint, ref: ModelRef) -> Checkpoint:
 
 
 def _assumptions(plan: Plan, lock: LockFacts | None) -> Iterator[str]:
+    trained = () if lock is None else lock.adapters
     for parent in plan.parents:
-        if parent.sha is None:
+        if parent.is_adapter and _folder_beside(parent.ref, trained) is not None:
+            yield f"The adapter in {parent.ref.path} came about as the card says: no training is repeated."
+        elif parent.sha is None:
             yield f"The folder {parent.ref.path} holds what it held when the merge was made."
         elif lock is None:
             yield f"{parent.ref} was merged as it is now, at {parent.sha[:12]}: no lock file says at which commit."

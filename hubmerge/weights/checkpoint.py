@@ -95,7 +95,7 @@ def open_adapter(ref: ModelRef, *, token: str | bool | None = None) -> Checkpoin
         SourceError: There is no such adapter, it may not be read, or it cannot be folded into weights.
         TransferError: The Hub does not answer.
     """
-    return _open(ref, _read_adapter, token=token)
+    return _open(ref, adapter_in, token=token)
 
 
 def open_checkpoints(
@@ -214,7 +214,12 @@ def _read_checkpoint(ref: ModelRef, snapshot: Snapshot) -> Checkpoint:
         )
 
 
-def _read_adapter(ref: ModelRef, snapshot: Snapshot) -> Checkpoint:
+def adapter_in(ref: ModelRef, snapshot: Snapshot) -> Checkpoint:
+    """Returns the LoRA adapter in files that are open already; they stay the caller's.
+
+    Raises:
+        SourceError: There is none, or it cannot be folded into weights.
+    """
     files = snapshot.files
     if not {ADAPTER_CONFIG_FILE, ADAPTER_FILE} <= files.entries().keys():
         raise no_adapter_error(files.label, files.entries())

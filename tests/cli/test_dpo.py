@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from hubmerge.cli import main
 from hubmerge.cli.dpo import _settings, dpo
+from hubmerge.cli.dpo_display import DpoDisplay
+from hubmerge.trainer.progress import Step
 from tests.trainer.tuning import write_model, write_preferences
 
 
@@ -51,15 +55,27 @@ def test_options_change_what_the_file_says(tmp_path: Path) -> None:
         "# mine\ndpo:\n  model: a/b\n  datasets: c/d\n  training: {learning_rate: 1e-6, epochs: 2}\n"
         "  result: {push_to: me/x}\n"
     )
-    options = given(str(file), "--learning-rate", "1e-5", "--vram", "16GB", "--round", "stochastic", "--adapter-only")
+    options = given(
+        str(file), "--learning-rate", "1e-5", "--vram", "16GB", "--round", "stochastic", "--adapter-only", "--seed", "7"
+    )
     settings = _settings(str(file), options)
-    assert (settings.training.learning_rate, settings.training.epochs) == (1e-5, 2)
+    assert (settings.training.learning_rate, settings.training.epochs, settings.training.seed) == (1e-5, 2, 7)
     assert settings.memory.vram_bytes == 16 * 2**30
     assert (settings.result.round, settings.result.publish, settings.result.push_to) == (
         "stochastic",
         "adapter",
         "me/x",
     )
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_memory_is_shown_beside_its_budget(is_terminal: bool) -> None:
+    shown = StringIO()
+    console = Console(file=shown, width=160, force_terminal=is_terminal, color_system=None)
+    numbers = {"loss": 0.5, "margin": 0.2, "accuracy": 0.75, "tokens_per_second": 1234.0}
+    with DpoDisplay(console) as display:
+        display.step(Step(number=3, total=3, **numbers, memory_bytes=6 * 2**30, budget_bytes=7 * 2**30))
+    assert "loss 0.500, margin 0.2, accuracy 75%, 1,234 tokens/s, 6.0 of 7.0 GB" in shown.getvalue()
 
 
 def test_recipe_is_taken_for_the_model(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from trl import DPOConfig, DPOTrainer
 
 from hubmerge.trainer.data_checks import tokenised
 from hubmerge.trainer.order import in_training_order
-from hubmerge.trainer.settings import LOSSES
+from hubmerge.trainer.settings import LOSSES, Training
 from tests.trainer.tokenizers_made import CHATML, NO_SYSTEM, character_tokenizer
 
 MAX_LENGTH = 60
@@ -38,13 +38,14 @@ def prepared_by_trl(rows: Dataset, tokenizer: Any, folder: Path) -> Dataset:
 def test_pairs_are_counted_and_kept_as_trl_does(template: str | None, tmp_path: Path) -> None:
     tokenizer = character_tokenizer(template)
     rows = Dataset.from_list(pairs(chat=template is not None))
-    ordered, found = in_training_order(rows, tokenizer, max_length=MAX_LENGTH, batch_size=1, seed=0)
+    training = Training(max_length=MAX_LENGTH, batch_size=1, grad_accumulation=1)
+    ordered, kept = in_training_order(rows, [tokenised(pair, tokenizer) for pair in rows], training)
     theirs = prepared_by_trl(ordered, tokenizer, tmp_path)
     counted = [tokenised(pair, tokenizer) for pair in ordered]
     assert [pair.prompt for pair in counted] == [len(ids) for ids in theirs["prompt_ids"]]
     assert [pair.chosen for pair in counted] == [len(ids) for ids in theirs["chosen_ids"]]
     assert [pair.rejected for pair in counted] == [len(ids) for ids in theirs["rejected_ids"]]
-    assert len(prepared_by_trl(rows, tokenizer, tmp_path)) == round((1 - found.dropped) * len(rows))
+    assert len(prepared_by_trl(rows, tokenizer, tmp_path)) == kept
 
 
 def test_every_loss_is_one_that_trl_computes() -> None:

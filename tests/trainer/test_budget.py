@@ -21,7 +21,7 @@ def llama_like(*, hidden: int, inner: int, layers: int, keys: int, vocab: int) -
     }
     linears = {f"model.layers.{n}.{name}": size for n in range(layers) for name, size in parts.items()}
     other = 2 * vocab * hidden + (2 * layers + 1) * hidden
-    return ModelShape(linears, other, layers=layers, hidden=hidden, inner=inner, context=32768)
+    return ModelShape(linears, other, layers=layers, hidden=hidden, inner=inner, vocabulary=vocab, context=32768)
 
 
 MISTRAL_7B = llama_like(hidden=4096, inner=14336, layers=32, keys=1024, vocab=32000)

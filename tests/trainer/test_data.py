@@ -208,6 +208,13 @@ def test_unknown_preset_brings_its_likely_name(tmp_path: Path) -> None:
     assert str(error.value) == "no preset is called Intel/orca-dpo-pairs; did you mean Intel/orca_dpo_pairs?"
 
 
+def test_file_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(DataError) as error:
+        sample(open_dataset(DatasetSource(str(tmp_path / "empty.jsonl"))), chat=True)
+    assert str(error.value) == f"{tmp_path}/empty.jsonl has no rows in the split train"
+
+
 def test_gated_data_set_names_the_page_of_its_terms(hub: LocalHub) -> None:
     push_dataset(hub, "local/gated", {"train.jsonl": jsonl(rows(2))})
     HfApi(token=hub.token).update_repo_settings("local/gated", repo_type="dataset", gated="manual")

@@ -20,13 +20,15 @@ def answer(text: str) -> list[dict[str, str]]:
 
 PAIR = {"prompt": [user("2+2?")], "chosen": answer("4"), "rejected": answer("5")}
 
+CHATML_ROW = {
+    "prompt": "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n",
+    "chosen": "4<|im_end|>\n",
+    "rejected": "5<|im_end|>\n",
+}
 ROWS: dict[str, dict[str, Any]] = {
     "Intel/orca_dpo_pairs": {"system": "", "question": "2+2?", "chosen": "4", "rejected": "5"},
-    "mlabonne/chatml_dpo_pairs": {
-        "prompt": "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n",
-        "chosen": "4<|im_end|>\n",
-        "rejected": "5<|im_end|>\n",
-    },
+    "mlabonne/chatml_dpo_pairs": CHATML_ROW,
+    "mlabonne/chatml-OpenHermes2.5-dpo-binarized-alpha": CHATML_ROW,
     "argilla/distilabel-intel-orca-dpo-pairs": {"system": None, "input": "2+2?", "chosen": "4", "rejected": "5"},
     "jondurbin/truthy-dpo-v0.1": {"id": "1", "system": "", "prompt": "2+2?", "chosen": "4", "rejected": "5"},
     "argilla/OpenHermes2.5-dpo-binarized-alpha": {

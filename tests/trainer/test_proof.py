@@ -32,6 +32,7 @@ def test_divergence_is_exact_over_the_vocabulary() -> None:
     expected = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
     found = measure(Scores((-1.0,), (-2.0,), policy), Scores((-1.0,), (-1.0,), reference), [pair(1, 1)], beta=1.0)
     assert found.kl == pytest.approx(expected)
+    assert found.kl_tokens == 1
 
 
 def test_interval_of_a_share() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,28 +12,35 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from hubmerge.errors import DataError, ProofError, TrainError
+from hubmerge.errors import ProofError, PublishError, TrainError
 from hubmerge.localhub import LocalHub
 from hubmerge.merge.pipeline import merge_to_folder, open_merge
 from hubmerge.merge.recipe import load_recipe
+from hubmerge.republish.run import republish
 from hubmerge.trainer.data import load_preferences
 from hubmerge.trainer.data_checks import Encoded, encode
 from hubmerge.trainer.dataset_source import open_dataset
 from hubmerge.trainer.fold import tuned_recipe
 from hubmerge.trainer.load import Weights, load_model
 from hubmerge.trainer.progress import DpoStage
-from hubmerge.trainer.proof import check, measure, score
-from hubmerge.trainer.run import Tuned, check_vocabulary, tune
-from hubmerge.trainer.settings import Evaluation, Result
+from hubmerge.trainer.proof import check as check_proof
+from hubmerge.trainer.proof import measure, score
+from hubmerge.trainer.run import Tuned, tune
+from hubmerge.trainer.settings import DpoSettings, Evaluation, Result
+from hubmerge.trainer.state import RunFolder
 from hubmerge.trainer.survival import survival
+from hubmerge.trainer.train import ADAPTER_FILES, last_checkpoint
+from hubmerge.verify.report import Verdict
+from hubmerge.verify.run import verify_merge
 from hubmerge.weights.reference import ModelRef
 from tests.checkpoints import push_folder
 from tests.merge.merging import hashes
 from tests.trainer.tuning import Heard, load_file, options_in, preferences, settings_for, write_model, write_preferences
+from tests.verify.merges import FULL, check, differing, edit_lock, full_report
 
 DATA = "local/letters"
 TARGET = "local/tuned"
@@ -88,6 +97,13 @@ def whole(hub: LocalHub, models: tuple[Path, Path], tmp_path_factory: pytest.Tem
     tokenizer = AutoTokenizer.from_pretrained(models[0])
     held_out = load_preferences([open_dataset(settings.datasets[0])], HELD_OUT, chat=True).held_out
     return Whole(tuned, heard, work, [encode(pair, tokenizer, max_length=32) for pair in held_out])
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a JSON object."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def metrics_of(model: Any, base: Any, pairs: list[Encoded]) -> Any:
@@ -175,7 +191,7 @@ def test_same_command_does_not_train_again(hub: LocalHub, whole: Whole) -> None:
 
 
 def test_stages_are_told_in_order(whole: Whole) -> None:
-    assert whole.heard.stages == [each for each in DpoStage if each is not DpoStage.DATA]
+    assert whole.heard.stages == list(DpoStage)
     assert [step.number for step in whole.heard.steps] == list(range(1, 13))
 
 
@@ -200,30 +216,44 @@ class Stopping(Heard):
     """A person who presses Ctrl-C after a step."""
 
     def step(self, step: Any) -> None:
-        """Stops at the sixth."""
+        """Stops at the third."""
         super().step(step)
-        if step.number == 6:
+        if step.number == 3:
             raise KeyboardInterrupt
 
 
 @pytest.fixture
-def quick(models: tuple[Path, Path], tmp_path: Path) -> Any:
-    data = write_preferences(tmp_path / "data.jsonl", 40)
-    settings = settings_for(models[0], data, result=Result(folder=str(tmp_path / "out")), evaluation=HELD_OUT)
-    return replace(settings, training=replace(settings.training, max_steps=8))
+def quick(models: tuple[Path, Path], tmp_path: Path) -> DpoSettings:
+    """A tuning of four steps, the last of which is of a second epoch; only its adapter is wanted."""
+    data = write_preferences(tmp_path / "data.jsonl", 14)
+    result = Result(folder=str(tmp_path / "out"), publish="adapter")
+    settings = settings_for(models[0], data, result=result, evaluation=Evaluation(holdout=0.1))
+    return replace(settings, training=replace(settings.training, max_steps=4, save_steps=2))
 
 
-def test_interrupted_training_goes_on_to_the_same_bits(quick: Any, tmp_path: Path) -> None:
+def test_interrupted_training_goes_on_to_the_same_bits(quick: DpoSettings, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         tune(quick, options_in(tmp_path / "stopped"), Stopping())
     heard = Heard()
     resumed = tune(quick, options_in(tmp_path / "stopped"), heard)
-    elsewhere = replace(quick, result=Result(folder=str(tmp_path / "other")))
+    elsewhere = replace(quick, result=replace(quick.result, folder=str(tmp_path / "other")))
     straight = tune(elsewhere, options_in(tmp_path / "straight"))
-    assert "Going on from step 4" in heard.sentences
-    assert [step.number for step in heard.steps] == [5, 6, 7, 8]
-    assert hashes(tmp_path / "out", "*.safetensors") == hashes(tmp_path / "other", "*.safetensors")
-    assert resumed.story.trained.history[:4] == straight.story.trained.history[:4]
+    assert "Going on from step 2" in heard.sentences
+    assert [step.number for step in heard.steps] == [3, 4]
+    assert hashes(tmp_path / "out", "*.safetensors") == hashes(tmp_path / "other", "*.safetensors") != {}
+    assert resumed.story.trained.history[:2] == straight.story.trained.history[:2]
+    assert (resumed.story.trained.pairs, resumed.story.trained.steps) == (13, 4)
+
+
+def test_checkpoint_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
+    for step in (2, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors"):
+            (folder / name).touch()
+        (folder / "adapter_config.json").touch()
+        (folder / "trainer_state.json").write_text("{}" if step == 2 else '{"global_st')
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
 
 
 def test_result_that_lost_the_margin_is_not_published(whole: Whole) -> None:
@@ -231,27 +261,12 @@ def test_result_that_lost_the_margin_is_not_published(whole: Whole) -> None:
     assert proof is not None
     worse = replace(proof, result=replace(proof.result, margin=0.5 * proof.policy.margin))
     with pytest.raises(ProofError) as error:
-        check(worse)
+        check_proof(worse)
     assert str(error.value).startswith("the folded model keeps 50% of the margin that was trained")
-    check(replace(worse, policy=replace(proof.policy, margin_error=10.0)))
+    check_proof(replace(worse, policy=replace(proof.policy, margin_error=10.0)))
 
 
-def test_tokenizer_with_more_tokens_than_embeddings_is_refused(models: tuple[Path, Path]) -> None:
-    recipe = load_recipe({"merge_method": "passthrough", "models": [{"model": str(models[0])}]})
-    with open_merge(recipe) as merge, pytest.raises(DataError) as error:
-        check_vocabulary(merge.plan, range(1000))
-    assert str(error.value) == "the tokenizer has 1,000 tokens and the model embeddings for 19"
-
-
-def test_adapter_alone_of_a_folder_is_not_pushed(models: tuple[Path, Path], tmp_path: Path) -> None:
-    data = write_preferences(tmp_path / "data.jsonl", 40)
-    settings = settings_for(models[0], data, result=Result(push_to="local/alone", publish="adapter"))
-    with pytest.raises(TrainError) as error:
-        tune(settings, options_in(tmp_path))
-    assert str(error.value) == "an adapter alone is of use only on a base that is on the Hub, and this one is not"
-
-
-def test_adapter_alone_is_published_for_its_base(hub: LocalHub, quick: Any, tmp_path: Path) -> None:
+def test_adapter_alone_is_published_for_its_base(hub: LocalHub, quick: DpoSettings, tmp_path: Path) -> None:
     settings = replace(quick, model=ModelRef("local/first"), result=Result(push_to="local/alone", publish="adapter"))
     tune(settings, replace(options_in(tmp_path), target_token=hub.token))
     card = Path(hf_hub_download("local/alone", "README.md")).read_text()
@@ -263,9 +278,74 @@ def test_adapter_alone_is_published_for_its_base(hub: LocalHub, quick: Any, tmp_
     assert "config.json" not in HfApi().list_repo_files("local/alone")
 
 
-def test_benchmarks_without_their_library_are_refused_before_anything_else(quick: Any, tmp_path: Path) -> None:
-    settings = replace(quick, evaluation=Evaluation(tasks=("gsm8k",)))
-    with pytest.raises(TrainError) as error:
-        tune(settings, options_in(tmp_path))
-    assert str(error.value) == "evaluating on gsm8k needs lm-evaluation-harness"
-    assert error.value.hint == "Install it: pip install 'hubmerge[eval]', or leave out --eval."
+def test_tuned_merge_is_verified_bit_for_bit(whole: Whole) -> None:
+    report = verify_merge(f"{TARGET}@{whole.tuned.published.commit}", FULL)
+    assert report.verdict is Verdict.PROVEN, report.checks
+    assert report.assumptions == ("The adapter in ./adapter came about as the card says: no training is repeated.",)
+    assert check(report, "adapter").detail == "SHA-256 of adapter/adapter_model.safetensors is the lock file's"
+
+
+def test_changed_adapter_is_found(whole: Whole, tmp_path: Path) -> None:
+    folder = Path(snapshot_download(TARGET, revision=whole.tuned.published.commit, local_dir=tmp_path / "copy"))
+    weaker_adapter(whole.root / "adapter", tmp_path / "weaker", 0.5)
+    shutil.copyfile(tmp_path / "weaker" / ADAPTER_FILES[0], folder / "adapter" / ADAPTER_FILES[0])
+    assert differing(full_report(folder)) == ["adapter", "files of the parents", "weights"]
+
+
+def test_merge_whose_adapter_is_not_published_cannot_be_verified(whole: Whole, tmp_path: Path) -> None:
+    folder = Path(snapshot_download(TARGET, revision=whole.tuned.published.commit, local_dir=tmp_path / "copy"))
+    edit_lock(folder, lambda lock: lock["adapters"][0].update(path=None))
+    report = full_report(folder)
+    assert report.verdict is Verdict.UNCHECKED
+    assert check(report, "adapter").detail == "the adapter that was trained is not published beside the weights"
+    assert check(report, "weights").detail.startswith(
+        f"{folder} has an adapter folded in that is not published with it"
+    )
+
+
+def test_fp16_model_without_padding_token_is_tuned_and_verified(models: tuple[Path, Path], tmp_path: Path) -> None:
+    model = shutil.copytree(models[0], tmp_path / "fp16")
+    weights = {name: tensor.half() for name, tensor in load_file(model / "model.safetensors").items()}
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    edit_json(model / "tokenizer_config.json", lambda config: config.pop("pad_token"))
+    edit_json(model / "config.json", lambda config: config.update(dtype="float16"))
+    data = write_preferences(tmp_path / "data.jsonl", 14)
+    result = Result(folder=str(tmp_path / "out"), round="stochastic")
+    settings = settings_for(model, data, result=result, evaluation=Evaluation(holdout=0.1))
+    heard = Heard()
+    tune(replace(settings, training=replace(settings.training, max_steps=3)), options_in(tmp_path / "work"), heard)
+    assert "! The tokenizer has no padding token, so </s> takes its place" in heard.sentences
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float16}
+    report = full_report(tmp_path / "out")
+    assert report.verdict is Verdict.PROVEN, report.checks
+
+
+def test_adapter_on_quantised_weights_names_the_model_and_says_that_nobody_can_verify_it(
+    hub: LocalHub, whole: Whole
+) -> None:
+    result = Result(push_to="local/tuned-nf4", fold_base="nf4")
+    settings = replace(whole.tuned.story.settings, result=result)
+    heard = Heard()
+    found = tune(settings, replace(options_in(whole.work), target_token=hub.token), heard)
+    assert not heard.steps
+    assert found.story.proof.result.margin == pytest.approx(found.story.proof.policy.margin, rel=0.1)
+    files = {name: hf_hub_download("local/tuned-nf4", name) for name in ("mergekit_config.yml", "config.json")}
+    assert str(whole.work) not in Path(files["mergekit_config.yml"]).read_text()
+    assert json.loads(Path(files["config.json"]).read_text())["use_cache"]
+    report = verify_merge("local/tuned-nf4")
+    assert report.verdict is Verdict.UNCHECKED
+    assert check(report, "weights").detail.startswith("the adapter was added to what NF4 left of the weights")
+
+
+def test_second_run_at_the_same_time_is_refused(hub: LocalHub, whole: Whole) -> None:
+    with RunFolder(whole.root).locked(), pytest.raises(TrainError) as error:
+        tune(whole.tuned.story.settings, replace(options_in(whole.work), target_token=hub.token))
+    assert str(error.value) == f"another run of this tuning works in {whole.root}"
+
+
+def test_tuned_merge_is_not_merged_again_without_its_tuning(whole: Whole) -> None:
+    with pytest.raises(PublishError) as error:
+        republish(TARGET)
+    assert str(error.value) == (
+        f"{TARGET} was tuned to preferences on its parents as they were, and a merge alone would undo that"
+    )

@@ -41,7 +41,7 @@ def test_adapter_of_unknown_layers_is_refused(llama: ModelShape) -> None:
 def test_names_of_another_architecture_make_no_difference() -> None:
     shapes = {"transformer.wte.weight": (64, 16), "transformer.h.0.mlp.c_fc.weight": (48, 16)}
     found = shape_from(shapes, {"n_layer": 1, "n_positions": 512})
-    assert (found.layers, found.hidden, found.inner, found.context) == (1, 16, 48, 512)
+    assert (found.layers, found.hidden, found.inner, found.vocabulary, found.context) == (1, 16, 48, 64, 512)
 
 
 def test_mixture_of_experts_is_refused() -> None:

@@ -13,11 +13,11 @@ def log(*, margin: float = 0.1, chosen: float = 0.0, logps: float = -20.0, **oth
     return {"loss": 0.6, "rewards/margins": margin, "rewards/chosen": chosen, "logps/chosen": logps, **others}
 
 
-def watched(*logs: dict[str, float]) -> tuple[Watch, Heard]:
+def watched(*logs: dict[str, float], memory_bytes: int = 0) -> tuple[Watch, Heard]:
     heard = Heard()
-    watch = Watch(beta=0.1, warmup_steps=0, total=len(logs), progress=heard)
+    watch = Watch(beta=0.1, warmup_steps=0, total=len(logs), budget_bytes=10 * 2**30, progress=heard)
     for number, each in enumerate(logs, start=1):
-        watch.see(number, each, memory_bytes=0)
+        watch.see(number, each, memory_bytes=memory_bytes)
     return watch, heard
 
 
@@ -55,6 +55,15 @@ def test_chosen_answers_that_are_unlearned_too_are_said() -> None:
         f"by step {WINDOW} the chosen answers lost 5 of their 20 nats of log-probability too: the model unlearns both "
         "answers; a higher beta or a lower learning rate keeps it closer"
     ]
+
+
+def test_memory_beyond_the_budget_is_said_once() -> None:
+    watch, heard = watched(log(), log(), memory_bytes=11 * 2**30)
+    assert watch.warnings == [
+        "by step 1 tensors took 11.0 GB of the GPU, and the budget says 10.0 GB; a shorter max_length leaves room"
+    ]
+    assert watched(log(), memory_bytes=10 * 2**30)[0].warnings == []
+    assert (heard.steps[0].memory_bytes, heard.steps[0].budget_bytes) == (11 * 2**30, 10 * 2**30)
 
 
 def test_every_step_is_reported() -> None:

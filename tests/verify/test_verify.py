@@ -88,7 +88,22 @@ def tree(first: Path, second: Path, adapter: Path) -> dict[str, Any]:
     return linear(slerp(first, second, adapter), second, adapter)
 
 
-@pytest.mark.parametrize("recipe", [linear, slerp, cast, stacked, adapted, tree], ids=lambda recipe: recipe.__name__)
+def folded(first: Path, second: Path, adapter: Path) -> dict[str, Any]:
+    return {**slerp(first, second, adapter), "dtype": "bfloat16", "lora": str(adapter)}
+
+
+def dithered(first: Path, second: Path, adapter: Path) -> dict[str, Any]:
+    return {**folded(first, second, adapter), "rounding": "stochastic"}
+
+
+def folded_within(first: Path, second: Path, adapter: Path) -> dict[str, Any]:
+    return linear(folded(first, second, adapter), f"{second}+{adapter}", adapter)
+
+
+KINDS = [linear, slerp, cast, stacked, adapted, tree, folded, dithered, folded_within]
+
+
+@pytest.mark.parametrize("recipe", KINDS, ids=lambda recipe: recipe.__name__)
 def test_merges_of_every_kind_are_proven(
     recipe: Callable[..., dict[str, Any]], siblings: Siblings, tmp_path: Path
 ) -> None:
@@ -97,6 +112,21 @@ def test_merges_of_every_kind_are_proven(
     merge_to_folder(recipe(first, second, adapter), tmp_path / "merge", options=OPTIONS)
     report = full_report(tmp_path / "merge")
     assert report.verdict is Verdict.PROVEN, report.checks
+
+
+def test_a_merge_with_an_adapter_of_the_hub_is_proven_after_that_moved_on(
+    hub: LocalHub, siblings: Siblings, tmp_path: Path
+) -> None:
+    adapter = write_adapter(tmp_path / "adapter", siblings.folders[0], r=4, target_modules=["q_proj"])
+    (adapter / "README.md").unlink()  # it names a folder as base_model, which the Hub refuses
+    push_folder(hub.token, "local/laid-on-top", adapter)
+    merge_to_folder({**siblings.dare_ties(), "lora": "local/laid-on-top"}, tmp_path / "merge", options=OPTIONS)
+    other = write_adapter(tmp_path / "other", siblings.folders[0], r=2, target_modules=["q_proj"])
+    (other / "README.md").unlink()
+    push_folder(hub.token, "local/laid-on-top", other)
+    report = full_report(tmp_path / "merge")
+    assert report.verdict is Verdict.PROVEN, report.checks
+    assert report.assumptions == ()
 
 
 @pytest.mark.parametrize("mode", ["random", "cheap_embed", "hidden_last"])
