@@ -74,6 +74,7 @@ HUB_MODULES = (
     "publish.abandoned",
     "publish.clean",
     "publish.hub",
+    "publish.hub_repo",
     "publish.refusals",
     "publish.small_files",
     "publish.tags",

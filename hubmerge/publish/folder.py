@@ -12,7 +12,7 @@ from pathlib import Path
 from hubmerge.errors import PublishError
 from hubmerge.publish.plan_note import LARGEST_NOTE_BYTES, NOTE_FILE, PlanNote, parse_note
 from hubmerge.publish.publisher import Published, StagedShard
-from hubmerge.weights.shards import FinishedShard, hash_file
+from hubmerge.weights.shards import DISK_FULL, FinishedShard, hash_file
 
 STAGING_PREFIX = ".hubmerge-"
 LAST_FILES = ("model.safetensors.index.json", "config.json", "adapter_config.json")
@@ -59,9 +59,9 @@ class FolderPublisher:
             self._take_back()
             return self._intact_shards()
         except OSError as error:
-            raise PublishError(
-                f"{self._folder}: {error.strerror}", hint="Choose a folder that you may write to."
-            ) from error
+            is_full = error.errno in DISK_FULL
+            hint = "Make room and run the same command." if is_full else "Choose a folder that you may write to."
+            raise PublishError(f"{self._folder}: {error.strerror}", hint=hint) from error
 
     def leftovers(self) -> list[str]:
         """Returns nothing: a folder with another plan's shards is refused."""
