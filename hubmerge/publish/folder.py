@@ -122,6 +122,12 @@ class FolderPublisher:
         others = sorted(path.name for path in self._folder.iterdir() if path.name not in own)
         if not others:
             return
+        if self._staging.is_dir() and not any(self._staging.iterdir()):
+            self._staging.rmdir()
+            raise PublishError(
+                f"{self._folder} holds this very merge, of a run that was killed when it had finished",
+                hint="Nothing is left to do.",
+            )
         leftover = next((name for name in others if name.startswith(STAGING_PREFIX)), None)
         if leftover is not None:
             raise self._other_plan(leftover)
@@ -174,6 +180,15 @@ class FolderPublisher:
         for name in names:
             (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self._staging / name).replace(self._folder / name)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Removes the staging folder; the list of moves goes last, since it tells a later run whose files these are."""
+        for path in self._staging.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != MOVING_LIST:
+                path.unlink()
         shutil.rmtree(self._staging)
 
     def close(self) -> None:

@@ -95,10 +95,14 @@ def test_a_merge_killed_before_any_of_its_changes_to_the_disk_goes_on(tmp_path: 
         was_killed = run_until(recipe, out, "event", number, TWO_SHARDS) == -signal.SIGKILL
         looks_complete = (out / "config.json").exists() and (out / "model.safetensors.index.json").exists()
         assert not looks_complete or hashes(out).items() >= expected.items(), number
-        if not was_killed:
+        assert was_killed
+        if hashes(out) == expected:  # it died when it had only an empty folder left to remove
             break
         merge_to_folder(recipe, out, options=TWO_SHARDS)
         assert hashes(out) == expected, number
+    with pytest.raises(PublishError, match=r"holds this very merge, of a run that was killed when it had finished$"):
+        merge_to_folder(recipe, out, options=TWO_SHARDS)
+    assert not list(out.glob(".hubmerge-*"))
     assert number > 30
 
 
