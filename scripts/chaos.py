@@ -4,11 +4,14 @@
 
 Every run must end in the right bytes or in one error sentence, its target must never be half-written, and the same
 command must finish it afterwards. A run that breaks a promise is printed with its seed; `--only SEED` plays it again.
+Ctrl-C ends the series with the totals so far. Only root may mount the small disk of a run whose disk fills up; for
+others it is a limit on the size of files.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -16,6 +19,10 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.chaos.play import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,23 +55,40 @@ def _play_all(arguments: argparse.Namespace, folder: Path, port: int) -> int:
     from tests.chaos.play import build_world, play
 
     first, runs = (arguments.only, 1) if arguments.only is not None else (arguments.seed, arguments.runs)
-    endings: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    broken, started = 0, time.monotonic()
-    with LocalHub(folder / "hub", port=port) as hub:
+    totals = Totals()
+    with LocalHub(folder / "hub", port=port) as hub, contextlib.suppress(KeyboardInterrupt):
         world = build_world(hub, folder)
         for seed in range(first, first + runs):
             outcome = play(draw(seed), world)
-            endings[outcome.ending] += 1
-            kinds.update(outcome.case.kinds)
+            totals.add(outcome)
             if arguments.only is not None:
                 print(outcome.case, outcome.ending, outcome.message, sep="\n")
-            if outcome.problem is not None:
-                broken += 1
-                print(f"seed {seed} ({', '.join(outcome.case.kinds)}): {outcome.problem}", flush=True)
-    print(f"{runs} runs in {time.monotonic() - started:.0f} s: {_counts(endings)}; {broken} broke a promise")
-    print(f"what went wrong in them: {_counts(kinds)}")
-    return 1 if broken else 0
+    print(totals)
+    return 1 if totals.broken else 0
+
+
+class Totals:
+    """What became of the runs so far."""
+
+    def __init__(self) -> None:
+        self.broken = 0
+        self._endings: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._started = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts a run, and prints how it broke a promise if it did."""
+        self._endings[outcome.ending] += 1
+        self._kinds.update(outcome.case.kinds)
+        if outcome.problem is not None:
+            self.broken += 1
+            kinds = ", ".join(outcome.case.kinds)
+            print(f"seed {outcome.case.seed} ({kinds}): {outcome.problem}", flush=True)
+
+    def __str__(self) -> str:
+        runs, seconds = self._endings.total(), time.monotonic() - self._started
+        ended = f"{runs} runs in {seconds:.0f} s: {_counts(self._endings)}; {self.broken} broke a promise"
+        return f"{ended}\nwhat went wrong in them: {_counts(self._kinds)}"
 
 
 def _counts(counter: Counter[str]) -> str:

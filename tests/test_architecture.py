@@ -79,6 +79,7 @@ HUB_MODULES = (
     "publish.access",
     "publish.clean",
     "publish.hub",
+    "publish.hub_repo",
     "publish.refusals",
     "publish.small_files",
     "publish.tags",

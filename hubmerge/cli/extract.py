@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubmerge.cli.options import json_option, quiet_option, source_token_option
+from hubmerge.cli.options import json_option, memory_budget_option, quiet_option, source_token_option
 
 if TYPE_CHECKING:
     from hubmerge.extract.plan import ExtractOptions
@@ -62,6 +62,7 @@ DEFAULT_MAX_RANK = 256
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="NUMBER", help="Tensors worked on at a time [default: the cores]."
 )
+@memory_budget_option("512MB to read ahead, and 6GB for differences and their factors")
 @source_token_option("For reading the models")
 @json_option()
 @quiet_option()
@@ -114,5 +115,6 @@ def _options(given: dict[str, Any]) -> ExtractOptions:
         dtype=FLOAT_CODES[given["dtype"]],
         seed=given["seed"],
         stream=StreamOptions(threads=given["threads"] or usable_cores()),
+        memory_bytes=given["memory_budget"],
         source_token=given["source_token"],
     )

@@ -70,6 +70,11 @@ def _token_option(side: str, use: str) -> Callable[[Command], Command]:
     )
 
 
+def memory_budget_option(default: str) -> Callable[[Command], Command]:
+    """Returns the option of the memory to take; `default` is said in the help."""
+    return click.option("--memory-budget", type=size, metavar="SIZE", help=f"Most memory to take [default: {default}].")
+
+
 recipe_options = adding(
     click.option("--lenient", is_flag=True, help="Unknown keys of the recipe are warnings instead of errors."),
     click.option(
@@ -82,12 +87,7 @@ recipe_options = adding(
         "--shard-size", type=size, default="4GB", show_default=True, help="Most bytes of tensors in one output file."
     ),
     source_token_option("For reading the parents"),
-    click.option(
-        "--memory-budget",
-        type=size,
-        metavar="SIZE",
-        help="Most memory to take [default: a quarter of what is available]; threads and read-ahead follow from it.",
-    ),
+    memory_budget_option("a quarter of what is available; threads and read-ahead follow from it"),
     click.option("--no-lineage", is_flag=True, help="Do not read the ancestors; only the parents' licences count."),
 )
 """Of every command with a recipe."""

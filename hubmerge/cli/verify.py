@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubmerge.cli.errors import harmless
-from hubmerge.cli.options import json_option, quiet_option, source_token_option
+from hubmerge.cli.options import json_option, memory_budget_option, quiet_option, source_token_option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--attest", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write an in-toto statement."
 )
+@memory_budget_option("512MB to read ahead, and what the tensors in work need")
 @source_token_option("For reading the merge and its parents")
 @json_option("the report")
 @quiet_option()
@@ -61,6 +62,7 @@ def verify(  # one option a parameter
     sample_seed: int | None,
     tolerance: float,
     attest: Path | None,
+    memory_budget: int | None,
     source_token: str | None,
     as_json: bool,
     quiet: bool,
@@ -83,7 +85,13 @@ def verify(  # one option a parameter
         raise click.UsageError("--sample, --full and --tensor exclude each other")
     seed = random.SystemRandom().randrange(2**32) if sample_seed is None else sample_seed
     options = _options(fraction, seed, full=full, tensors=tensors)
-    options = replace(options, tolerance_ulps=tolerance, source_token=source_token, wants_provenance=attest is not None)
+    options = replace(
+        options,
+        tolerance_ulps=tolerance,
+        source_token=source_token,
+        wants_provenance=attest is not None,
+        memory_bytes=memory_budget,
+    )
     console = Console(stderr=True, quiet=quiet)
     report = _verified(model if revision is None else f"{model}@{revision}", options, console)
     console.print(report_view(report), soft_wrap=not console.is_terminal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,8 +79,11 @@ class Collector:
             content = json.loads(notes)
             if content["format"] != NOTES_FORMAT:
                 return False
-            found = {tensor.info.name: _from_json(content["tensors"][tensor.info.name]) for tensor in shard.tensors}
-        except (ValueError, KeyError, TypeError):
+            found = {
+                tensor.info.name: _from_json(content["tensors"][tensor.info.name], models=len(self.operands_of(tensor)))
+                for tensor in shard.tensors
+            }
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return False
         self._seen.update(found)
         return True
@@ -219,6 +223,8 @@ def _to_json(seen: _Seen) -> dict[str, Any]:
     }
 
 
-def _from_json(content: dict[str, Any]) -> _Seen:
-    sums = content["sums"]
-    return _Seen(None if sums is None else sums_from_json(sums), content["count"], content["culprits"])
+def _from_json(content: dict[str, Any], *, models: int) -> _Seen:
+    sums, culprits = content["sums"], [operator.index(count) for count in content["culprits"]]
+    return _Seen(
+        None if sums is None else sums_from_json(sums, models=models), operator.index(content["count"]), culprits
+    )

@@ -183,10 +183,18 @@ def sums_to_json(sums: Sums) -> dict[str, Any]:
     return {"elements": sums.elements, **arrays, "thinned": sums.thinned}
 
 
-def sums_from_json(content: dict[str, Any]) -> Sums:
-    """Returns what `sums_to_json` wrote."""
-    arrays = {name: np.array(content[name]) for name in ("dots", "signs", "both", "positive", "kept")}
-    return Sums(elements=content["elements"], **arrays, thinned=content["thinned"])
+def sums_from_json(content: dict[str, Any], *, models: int) -> Sums:
+    """Returns what `sums_to_json` wrote of so many models.
+
+    Raises:
+        ValueError: It is something else; or KeyError, TypeError, OverflowError.
+    """
+    square, row = (models - 1, models - 1), (models - 1,)
+    shapes = {"dots": (models, models), "signs": square, "both": square, "positive": row, "kept": row}
+    arrays = {name: np.array(content[name]) for name in shapes}
+    if any(each.shape != shapes[name] or each.dtype.kind not in "if" for name, each in arrays.items()):
+        raise ValueError("not the sums of these models")
+    return Sums(elements=operator.index(content["elements"]), **arrays, thinned=bool(content["thinned"]))
 
 
 def _products(sums: Sums) -> Matrix:

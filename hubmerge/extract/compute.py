@@ -30,9 +30,6 @@ from hubmerge.weights.files import Files
 
 TORCH_DTYPES = {code: getattr(torch, name) for code, name in FLOAT_NAMES.items()}
 
-WORKING_BYTES = 2 << 30
-"""Most bytes of differences in memory; a larger one is worked on alone. An SVD needs up to twice as much besides."""
-
 SUBTRACT = Settings(shared={"normalize": False}, inputs=({"weight": 1.0}, {"weight": -1.0}))
 
 
@@ -91,9 +88,10 @@ class _Run:
 
     def _admit(self, part: Part) -> bool:
         """Waits for memory; returns whether there is still something to do."""
+        most = self._options.working_bytes
         with self._changed:
             self._changed.wait_for(
-                lambda: self._failed or not self._used_bytes or self._used_bytes + part.matrix_bytes <= WORKING_BYTES
+                lambda: self._failed or not self._used_bytes or self._used_bytes + part.matrix_bytes <= most
             )
             self._used_bytes += part.matrix_bytes
             return not self._failed

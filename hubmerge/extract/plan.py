@@ -31,7 +31,10 @@ class ExtractOptions:
     Attributes:
         dtype: safetensors code of the adapter's tensors.
         seed: Of the random sketches.
-        stream: What may be used of the machine.
+        stream: Threads, read-ahead and connections at most.
+        working_bytes: Most bytes of differences in memory; a larger one is worked on alone. An SVD needs up to twice as
+            much besides.
+        memory_bytes: Most memory in all; None for what the other two ask for.
         source_token: For reading the models; None for the token that the user logged in with, False for none.
     """
 
@@ -40,6 +43,8 @@ class ExtractOptions:
     dtype: str = "F32"
     seed: int = 0
     stream: StreamOptions = field(default_factory=StreamOptions)
+    working_bytes: int = 2 << 30
+    memory_bytes: int | None = None
     source_token: str | bool | None = None
 
 

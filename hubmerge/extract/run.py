@@ -11,6 +11,7 @@ from hubmerge.errors import MergeError, SourceError
 from hubmerge.extract.compute import compute
 from hubmerge.extract.config import kept_outcomes, tensors_of
 from hubmerge.extract.documents import documents
+from hubmerge.extract.memory import fitted
 from hubmerge.extract.plan import ExtractOptions, ExtractPlan, plan_extraction
 from hubmerge.extract.progress import Progress, Silent
 from hubmerge.extract.report import Outcome, Report, report
@@ -58,6 +59,7 @@ def extract_lora(
     """
     reporter = progress or Silent()
     with _open_plan(finetuned, base, options) as plan:
+        options = fitted(plan, options)
         folder = Path(out_dir)
         publisher = FolderPublisher(folder, fingerprint=plan.fingerprint(options))
         try:

@@ -85,6 +85,11 @@ class Faults:
         with self._lock:
             return [{**asdict(fault), "seen": seen} for fault, _, seen in self._hits]
 
+    def has_hit(self, fault: Fault) -> bool:
+        """Returns whether a fault that is set has hit a request."""
+        with self._lock:
+            return any(each is fault and seen > fault.skip for each, _, seen in self._hits)
+
     def hit(self, method: str, path: str) -> Fault | None:
         """Returns the fault for this request, and counts it."""
         with self._lock:

@@ -12,7 +12,7 @@ from hubmerge.errors import PublishError
 from hubmerge.publish.folder_lock import take_lock
 from hubmerge.publish.plan_note import LARGEST_NOTE_BYTES, NOTE_FILE, PlanNote, parse_note
 from hubmerge.publish.publisher import Published, StagedShard
-from hubmerge.weights.shards import FinishedShard, hash_file
+from hubmerge.weights.shards import DISK_FULL, FinishedShard, hash_file
 
 STAGING_PREFIX = ".hubmerge-"
 LAST_FILES = ("model.safetensors.index.json", "config.json", "adapter_config.json")
@@ -59,9 +59,9 @@ class FolderPublisher:
             self._take_back()
             return self._intact_shards()
         except OSError as error:
-            raise PublishError(
-                f"{self._folder}: {error.strerror}", hint="Choose a folder that you may write to."
-            ) from error
+            is_full = error.errno in DISK_FULL
+            hint = "Make room and run the same command." if is_full else "Choose a folder that you may write to."
+            raise PublishError(f"{self._folder}: {error.strerror}", hint=hint) from error
 
     def leftovers(self) -> list[str]:
         """Returns nothing: a folder with another plan's shards is refused."""
@@ -116,6 +116,12 @@ class FolderPublisher:
         others = sorted(path.name for path in self._folder.iterdir() if path.name not in own)
         if not others:
             return
+        if self._staging.is_dir() and not any(self._staging.iterdir()):
+            self._staging.rmdir()
+            raise PublishError(
+                f"{self._folder} holds this very merge, of a run that was killed when it had finished",
+                hint="Nothing is left to do.",
+            )
         leftover = next((name for name in others if name.startswith(STAGING_PREFIX)), None)
         if leftover is not None:
             raise self._other_plan(leftover)
@@ -168,6 +174,15 @@ class FolderPublisher:
         for name in names:
             (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self._staging / name).replace(self._folder / name)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Removes the staging folder; the list of moves goes last, since it tells a later run whose files these are."""
+        for path in self._staging.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != MOVING_LIST:
+                path.unlink()
         shutil.rmtree(self._staging)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from hubmerge.merge.fingerprint import fingerprint
 from hubmerge.merge.licensing import check_publishable
 from hubmerge.merge.options import MergeOptions
 from hubmerge.merge.pipeline import OpenMerge, merge_documents, open_merge, run_merge
+from hubmerge.merge.plan_note import plan_note
 from hubmerge.merge.progress import Progress, Silent
 from hubmerge.merge.recipe import Recipe
 from hubmerge.publish import HubPublisher, HubTarget, Published
@@ -146,7 +147,8 @@ def _remade(
             head=merge.sha,
             kept=kept,
         )
-        publisher = HubPublisher(target, fingerprint=fingerprint(opened.plan), token=options.target_token)
+        note = plan_note(opened.plan)
+        publisher = HubPublisher(target, fingerprint=fingerprint(opened.plan), note=note, token=options.target_token)
         published = run_merge(opened, publisher, documents, progress)
     if options.tag and published.commit:
         create_tag(merge.ref.path, options.tag, commit=published.commit, token=options.target_token)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from hubmerge.errors import HeaderError, HubmergeError
 from hubmerge.merge.devices import HOST
+from hubmerge.merge.memory import fitted
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
 from hubmerge.verify.cards import card_rounding
@@ -38,6 +39,8 @@ class VerifyOptions:
         tolerance_ulps: Most that values may differ by; 0 compares bits.
         source_token: For reading the merge and its parents; None for the token that the user logged in with.
         wants_provenance: Whether the report has what a statement is made of, for which small files are read again.
+        stream: Threads, read-ahead and connections at most.
+        memory_bytes: Most memory that it may take, as if everything were looked at; None for what `stream` asks for.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -45,6 +48,7 @@ class VerifyOptions:
     source_token: str | bool | None = None
     wants_provenance: bool = False
     stream: StreamOptions = field(default_factory=StreamOptions)
+    memory_bytes: int | None = None
 
 
 def silent(_done_bytes: int, _all_bytes: int) -> None:
@@ -115,7 +119,7 @@ def _with_weights(
         published.files,
         stored,
         tolerance_ulps=rounding.ulps,
-        options=options.stream,
+        options=_fitted(rebuilt, options),
         on_read=_counted(pieces, progress),
     ).run(pieces)
     differences = tuple(_difference(name, each) for name, each in compared.items() if not rounding.explains(each))
@@ -128,6 +132,12 @@ def _with_weights(
         assumptions=(*report.assumptions, *_near_ties(compared, rounding)),
     )
     return _with(report, _weights_check(compared, differences, facts))
+
+
+def _fitted(rebuilt: Rebuilt, options: VerifyOptions) -> StreamOptions:
+    if options.memory_bytes is None:
+        return options.stream
+    return fitted(rebuilt.plan, rebuilt.checkpoints, options.stream, budget_bytes=options.memory_bytes)
 
 
 def _near_ties(compared: Mapping[str, Differences], rounding: Rounding) -> Iterator[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +15,8 @@ from hubmerge.weights.json_files import text_config
 ADAPTER_CONFIG = "adapter_config.json"
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+
+_SHORT_COMMIT = re.compile(r"@[0-9a-f]{7}$")
 
 QUANTIZED_SUFFIXES = (
     *(".qweight", ".qzeros", ".g_idx"),  # GPTQ, AWQ
@@ -48,14 +53,26 @@ def no_weights_error(label: str, paths: Collection[str]) -> SourceError:
     if _has(paths, PICKLE_SUFFIXES):
         return SourceError(
             f"{label} has pickled weights only, which can run any code when they are read",
-            hint="Convert it at https://huggingface.co/spaces/safetensors/convert and name the revision of the "
-            "pull request that this makes, e.g. `@refs/pr/1`.",
+            hint="Convert it at https://huggingface.co/spaces/safetensors/convert and name the revision of the pull "
+            "request that this makes, e.g. `@refs/pr/1`; or here, with all of it in memory and no code of it run, and "
+            f"name the folder: {_conversion(label)}",
         )
     if _has(paths, ".gguf"):
         return _gguf_error(label)
     if ADAPTER_CONFIG in paths:
         return _adapter_error(label)
     return SourceError(f"{label} has a config.json but no weights")
+
+
+def _conversion(label: str) -> str:
+    """Returns the command that writes a checkpoint as safetensors into the folder `converted`."""
+    name = json.dumps(_SHORT_COMMIT.sub("", label))
+    code = (
+        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+        f'M.from_pretrained({name}, dtype="auto", weights_only=True).save_pretrained("converted"); '
+        f'T.from_pretrained({name}).save_pretrained("converted")'
+    )
+    return f"python -c {shlex.quote(code)}"
 
 
 def no_adapter_error(label: str, paths: Collection[str]) -> SourceError:

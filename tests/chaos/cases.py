@@ -97,6 +97,7 @@ FAULTS: dict[str, Draw] = {
 }
 
 EVENTS = ("kill -9", "Ctrl-C", "target moved", "target deleted", "full disk", "two at once")
+DISK_EVENTS = ("full disk", "file size limit")
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,12 @@ class Case:
     Attributes:
         kinds: Their names.
         faults: What the Hub does wrong: patterns and the fields of a Fault.
-        event: What else happens, if anything, `after` so many requests.
+        event: What else happens, if anything, `after` so many requests; to the disk, while a shard is written.
         to_folder: Merge into a folder instead of a repo.
         uses_xet: How large files go up.
+        reserves: Whether the file system can set space aside for a file; where it cannot, as on NFS, a full disk is
+            noticed in the middle of a shard.
+        diagnostics: Whether the weights are measured and drawn.
     """
 
     seed: int
@@ -118,15 +122,19 @@ class Case:
     after: int = 0
     to_folder: bool = False
     uses_xet: bool = False
+    reserves: bool = True
+    diagnostics: bool = True
 
 
 def draw(seed: int) -> Case:
     """Returns the case of a seed: always the same."""
     rng = random.Random(seed)
     event = rng.choice(EVENTS) if rng.random() < 0.5 else None
+    if event == "full disk" and rng.random() < 0.3:
+        event = "file size limit"
     count = rng.choice([0, 1, 2]) if event else rng.choice([1, 2, 3])
     kinds = rng.sample(sorted(FAULTS), count)
-    to_folder = event in (None, "kill -9", "Ctrl-C", "full disk") and rng.random() < 0.2
+    to_folder = event in (None, "kill -9", "Ctrl-C", *DISK_EVENTS) and rng.random() < 0.2
     return Case(
         seed,
         (*kinds, *([event] if event else [])),
@@ -135,4 +143,6 @@ def draw(seed: int) -> Case:
         after=rng.randrange(1, 25 if to_folder else REQUESTS_OF_A_RUN),
         to_folder=to_folder,
         uses_xet=not kinds and rng.random() < 0.5,
+        reserves=event not in DISK_EVENTS or rng.random() < 0.5,
+        diagnostics=rng.random() < 0.25,
     )

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import resource
 import shutil
 import signal
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -21,14 +17,23 @@ from huggingface_hub import HfApi
 from hubmerge.localhub import LocalHub
 from hubmerge.merge.pipeline import merge_to_folder
 from hubmerge.weights.shards import hash_file
-from tests.chaos.cases import Case
-from tests.end_to_end.merges import OPTIONS, SHARD_BYTES, Parents, linear, new_repo, shard_hashes, write_parents
+from tests.chaos.cases import DISK_EVENTS, Case
+from tests.chaos.command import PATIENCE_SECONDS, run_command
+from tests.chaos.disk import fill, limit_files, make_room, small_disk
+from tests.end_to_end.merges import (
+    OPTIONS,
+    SHARD_BYTES,
+    SHARD_COUNT,
+    Parents,
+    linear,
+    new_repo,
+    shard_hashes,
+    write_parents,
+)
+from tests.processes import forkserver
 
-PATIENCE_SECONDS = 90
-SILENCE_SECONDS = 1.5
-"""Longest silence that a run puts up with here, so that stalled answers cost little."""
-SMALL_DISK_BYTES = 300_000
-"""Less than a shard."""
+DISK = "disk"
+LONGEST_RUN_SECONDS = PATIENCE_SECONDS + 10
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,7 @@ def build_world(hub: LocalHub, folder: Path) -> World:
     merged = folder / "expected"
     merge_to_folder(linear(parents.folders), merged, options=OPTIONS)
     expected = {path.name: hash_file(path) for path in merged.glob("*.safetensors")}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "hubmerge.merge.pipeline", "torch"])
-    return World(hub, HfApi(token=hub.token), parents, expected, folder, context)
+    return World(hub, HfApi(token=hub.token), parents, expected, folder, forkserver())
 
 
 def play(case: Case, world: World) -> Outcome:
@@ -75,13 +78,24 @@ def play(case: Case, world: World) -> Outcome:
     folder = world.folder / f"case-{case.seed}"
     folder.mkdir()
     (folder / "recipe.yml").write_text(str(world.parents.recipe()))
-    target = str(folder / "merged") if case.to_folder else new_repo()
-    command = _Command(world, case, folder, target)
+    target = str(folder / DISK / "merged") if case.to_folder else new_repo()
     try:
-        return _played(case, world, command)
+        with _disk(case, folder / DISK):
+            return _played(case, world, _Command(world, case, folder, target))
     finally:
         world.hub.faults.clear()
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _disk(case: Case, folder: Path) -> Iterator[None]:
+    """Makes the folder that everything is written to."""
+    if case.event == "full disk":
+        with small_disk(folder):
+            yield
+    else:
+        folder.mkdir()
+        yield
 
 
 def _played(case: Case, world: World, command: _Command) -> Outcome:
@@ -89,22 +103,15 @@ def _played(case: Case, world: World, command: _Command) -> Outcome:
         world.hub.faults.add(match, **details)
     ending, message = command.run_with_event()
     world.hub.faults.clear()
+    make_room(command.disk)
     if ending == "done" and command.is_gone():
         ending, message = "error", "Error: the target was deleted when the merge was done"
     problem = _told_badly(ending, message) or command.half_written()
-    for _ in range(2):  # the first may still have to say that the target has moved
-        again, said = replace_event(command).run() if ending != "done" else ("done", "")
-        if again == "done":
-            break
+    again, said = (ending, message) if ending == "done" and command.is_tidy() else command.resumed()
     if again != "done":
         problem = problem or f"did not go on: {said}"
     problem = problem or command.half_written() or command.is_wrong()
     return Outcome(case, ending, message, problem)
-
-
-def replace_event(command: _Command) -> _Command:
-    """Returns the same command with nothing that interferes."""
-    return replace(command, case=replace(command.case, event=None))
 
 
 def _told_badly(ending: str, message: str) -> str | None:
@@ -125,12 +132,27 @@ class _Command:
     folder: Path
     target: str
 
+    @property
+    def disk(self) -> Path:
+        """The folder that everything is written to."""
+        return self.folder / DISK
+
+    def resumed(self) -> tuple[str, str]:
+        """Returns how the same command ends when nothing interferes; its first run may still find the target moved."""
+        undisturbed = replace(self, case=replace(self.case, event=None))
+        result = undisturbed.run()
+        return result if result[0] == "done" else undisturbed.run()
+
     def run_with_event(self) -> tuple[str, str]:
         match self.case.event:
             case "kill -9":
                 return self.run(lambda process: process.kill())
             case "Ctrl-C":
                 return self.run(lambda process: os.kill(process.pid or 0, signal.SIGINT))
+            case "full disk":
+                return self.run(lambda process: self._fill_disk(process.pid or 0))
+            case "file size limit":
+                return self.run(lambda process: limit_files(process.pid or 0))
             case "target moved":
                 return self.run(lambda _: self._change_target())
             case "target deleted":
@@ -138,24 +160,29 @@ class _Command:
             case "two at once":
                 rival = self._start("rival")
                 result = self.run()
-                rival.join(PATIENCE_SECONDS)
+                rival.join(LONGEST_RUN_SECONDS)
                 told = _told_badly(*self._result(rival, "rival"))
                 return result if told is None else ("exit of the rival", told)
         return self.run()
 
     def run(self, event: Callable[[ForkServerProcess], object] | None = None) -> tuple[str, str]:
-        """Returns how the command ended and what it said; `event` happens after `case.after` requests."""
+        """Returns how the command ended and what it said; `event` happens in the meantime."""
         self.world.hub.requests.clear()
         process = self._start("run")
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + LONGEST_RUN_SECONDS
         while event is not None and process.is_alive() and time.monotonic() < deadline:
-            if len(self.world.hub.requests) >= self.case.after:
+            if self._is_time():
                 with contextlib.suppress(Exception):  # a fault may hit this request too
                     event(process)
                 event = None
             time.sleep(0.001)
         process.join(max(0.0, deadline - time.monotonic()))
         return self._result(process, "run")
+
+    def _is_time(self) -> bool:
+        if self.case.event in DISK_EVENTS:
+            return any(self.disk.rglob(f"*-{1 + self.case.after % SHARD_COUNT:05}-of-*.part"))
+        return len(self.world.hub.requests) >= self.case.after
 
     def is_gone(self) -> bool:
         """Returns whether somebody has deleted the target."""
@@ -180,10 +207,21 @@ class _Command:
             found = {path.name: hash_file(path) for path in Path(self.target).glob("*.safetensors")}
             return None if found == self.world.expected else f"wrong bytes in the folder: {sorted(found)}"
         found = shard_hashes(self.world.api, self.target)
-        branches = [branch.name for branch in self.world.api.list_repo_refs(self.target).branches]
         if found != self.world.expected:
             return f"wrong bytes in the repo: {sorted(found)}"
-        return None if branches == ["main"] else f"branches left: {branches}"
+        return None if self.is_tidy() else "a staging branch is left"
+
+    def is_tidy(self) -> bool:
+        """Returns whether nothing is staged in the target; a fault may keep a finished run from removing it."""
+        if self.case.to_folder:
+            return True
+        return [branch.name for branch in self.world.api.list_repo_refs(self.target).branches] == ["main"]
+
+    def _fill_disk(self, process_id: int) -> None:
+        if self.disk.is_mount():
+            fill(self.disk)
+        else:  # whoever may not mount a small disk
+            limit_files(process_id)
 
     def _change_target(self) -> None:
         self.world.api.upload_file(path_or_fileobj=b"1", path_in_repo="theirs.txt", repo_id=self.target)
@@ -192,10 +230,10 @@ class _Command:
         kind = ["merge"] if self.case.to_folder else ["merge-and-push"]
         options = ["--shard-size", str(SHARD_BYTES), "--quiet"]
         options += [] if self.case.to_folder else ["--target-token", self.world.hub.token]
+        options += [] if self.case.diagnostics else ["--no-diagnostics"]
         words = [*kind, str(self.folder / "recipe.yml"), self.target, *options]
-        limit = SMALL_DISK_BYTES if self.case.event == "full disk" else None
-        arguments = (words, str(self.folder), str(self.folder / name), limit, self.case.uses_xet)
-        process = self.world.processes.Process(target=_run, args=arguments)
+        arguments = (words, str(self.disk), str(self.folder / name), self.case)
+        process = self.world.processes.Process(target=run_command, args=arguments)
         process.start()
         return process
 
@@ -210,29 +248,3 @@ class _Command:
             return "killed", message
         endings = {0: "done", 1: "error"}
         return endings.get(process.exitcode, f"exit {process.exitcode}"), message
-
-
-def _run(words: list[str], temporary: str, output: str, limit: int | None, uses_xet: bool) -> None:
-    """Runs the command in a process of its own: impatient, and with its words in a file."""
-    import huggingface_hub.constants
-
-    from hubmerge.cli import main
-    from hubmerge.weights import hub_client
-
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.stdout = os.fdopen(1, "w", closefd=False)
-    sys.stderr = os.fdopen(2, "w", closefd=False)
-    tempfile.tempdir = temporary
-    huggingface_hub.constants.HF_HUB_DISABLE_XET = not uses_xet
-    sleep = time.sleep
-    time.sleep = lambda seconds: sleep(min(seconds, 0.01))
-    hub_client.RetryPolicy.wait_seconds = lambda *_: 0.01  # type: ignore[method-assign]
-    hub_client.RetryPolicy.timeout_seconds = SILENCE_SECONDS  # type: ignore[misc]
-    for policy in (hub_client.PATIENT, hub_client.HASTY):
-        object.__setattr__(policy, "timeout_seconds", SILENCE_SECONDS)
-    hub_client.LONGEST_SILENCE_SECONDS = SILENCE_SECONDS
-    if limit is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    main(words)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,28 @@ def test_a_resumed_merge_tells_the_same(family: Mapping[str, Path], tmp_path: Pa
     assert hashes(tmp_path / "resumed") == hashes(tmp_path / "whole")
 
 
-def test_a_shard_whose_notes_cannot_be_read_is_made_again(family: Mapping[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda notes: b"{",
+        lambda notes: b'{"format": ' + b"[" * 100_000,
+        lambda notes: re.sub(rb'"dots":\[\[.*?\]\]', b'"dots":[[1.0]]', notes),
+        lambda notes: notes.replace(b'"elements":', b'"elements":"x","were":'),
+        lambda notes: notes.replace(b'"count":0', b'"count":1e400'),
+        lambda notes: notes.replace(b'"culprits":[]', b'"culprits":["../x"]'),
+    ],
+    ids=["cut", "deep", "other shapes", "text", "infinite", "no counts"],
+)
+def test_a_shard_whose_notes_cannot_be_read_is_made_again(
+    family: Mapping[str, Path], tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
     options = MergeOptions(shard_bytes=20_000)
     with pytest.raises(KeyboardInterrupt):
         merge_to_folder(both(family), tmp_path / "out", options=options, progress=_Stopping())
     for notes in (tmp_path / "out").glob(".hubmerge-*/*.notes"):
-        notes.write_bytes(b"{")
+        intact = notes.read_bytes()
+        notes.write_bytes(spoil(intact))
+        assert notes.read_bytes() != intact
     merge_to_folder(both(family), tmp_path / "out", options=options)
     found = diagnostics(tmp_path / "out")
     assert found["measured_tensors"] == found["merged_tensors"]

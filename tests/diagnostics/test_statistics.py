@@ -99,7 +99,7 @@ def test_a_zero_reference_has_no_relative_norm() -> None:
 
 
 def test_sums_survive_json_to_the_bit(sums: Sums) -> None:
-    again = sums_from_json(json.loads(json.dumps(sums_to_json(sums))))
+    again = sums_from_json(json.loads(json.dumps(sums_to_json(sums))), models=sums.models)
     assert all(np.array_equal(getattr(again, name), getattr(sums, name)) for name in ("dots", "signs", "both", "kept"))
 
 

@@ -49,6 +49,9 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         ("POST .*/commit/", {"status": 503, "skip": 1, "count": 2}),
         ("POST .*/commit/main", {"status": 504, "apply_first": True, "count": 1}),
         ("POST .*/preupload/", {"drop_after_bytes": 0, "skip": 1, "count": 2}),
+        ("GET .*/xet-write-token/", {"status": 503, "count": 2}),
+        ("POST /cas/", {"status": 503, "skip": 1, "count": 2}),
+        ("POST /cas/", {"drop_after_bytes": 0, "skip": 2, "count": 1}),
     ],
 )
 def test_faults_that_pass_change_no_byte(

@@ -19,8 +19,8 @@ from hubmerge.weights.shards import hash_file
 from tests.checkpoints import push_folder, write_tensors
 from tests.end_to_end.merges import Parents, linear, new_repo
 
-LARGE = 4096
-"""Rows and columns of a tensor of 64 MiB."""
+LARGE = 3072
+"""Rows and columns of a tensor of 36 MiB."""
 
 MEASURED = """
 import json, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -127,3 +128,16 @@ def test_settings_that_an_adapter_cannot_carry_are_noted(base: Path, tmp_path: P
     (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5, "use_cache": False}))
     result = run(other, base, tmp_path / "lora")
     assert f"! config.json of {other} differs in rms_norm_eps; an adapter carries weights only\n" in result.stderr
+
+
+def test_a_memory_budget_changes_no_byte_or_is_said_to_be_too_small(
+    base: Path, finetuned: Path, tmp_path: Path
+) -> None:
+    for name, budget in (("free", "8GB"), ("bounded", "500MB")):
+        assert run(finetuned, base, tmp_path / name, "--threads", 2, "--memory-budget", budget).exit_code == 0
+    free, bounded = (tmp_path / name / "adapter_model.safetensors" for name in ("free", "bounded"))
+    assert free.read_bytes() == bounded.read_bytes()
+    refused = run(finetuned, base, tmp_path / "none", "--threads", 2, "--memory-budget", "300MB")
+    assert refused.exit_code == 1
+    assert re.match(r"Error: this adapter needs \d+ MB of memory at least, and the budget is 300 MB\n", refused.stderr)
+    assert not (tmp_path / "none").exists()

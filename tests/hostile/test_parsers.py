@@ -6,9 +6,7 @@ import contextlib
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -16,66 +14,25 @@ from hypothesis import strategies as st
 
 from hubmerge.card.lock import parse_lock
 from hubmerge.errors import CardError, HubmergeError, RecipeError, SourceError
-from hubmerge.lineage.declared import card_texts, declared, wanted_files
-from hubmerge.lineage.published import fenced_recipe, recipe_names
 from hubmerge.merge.recipe import load_recipe
-from hubmerge.publish.plan_note import PlanNote, parse_note
-from hubmerge.weights.files import FileEntry
-from hubmerge.weights.front_matter import parse_front_matter, read_metadata
-from hubmerge.weights.header import parse_header
-from hubmerge.weights.lora_config import parse_lora_config
-from hubmerge.weights.shard_index import INDEX_FILE, find_shards
+from hubmerge.weights.front_matter import read_metadata
+from hubmerge.weights.shard_index import find_shards
+from tests.hostile.readers import (
+    BYTE_READERS,
+    OBJECTS,
+    READERS,
+    DictFiles,
+    Json,
+    lineage_page,
+    lora_config,
+    shard_index,
+)
 
 LONGEST_SECONDS = 10.0
 """On a machine that does other things too."""
 
 MOST_BYTES = 300_000_000
 """Memory that a hostile file of a megabyte may cost."""
-
-KEYS = st.sampled_from(
-    [
-        *("r", "lora_alpha", "peft_type", "rank_pattern", "alpha_pattern", "modules_to_save", "init_lora_weights"),
-        *("weight_map", "metadata", "dtype", "shape", "data_offsets", "__metadata__", "schema_version", "parents"),
-        *("outputs", "files", "path", "size", "sha256", "license", "base_model", "base_model_relation", "tags"),
-        *("datasets", "model-index", "models", "merge_method", "recipe"),
-    ]
-)
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=10),
-    st.sampled_from([10**400, -(10**400), "LORA", "F32", "a/b", "../../etc/passwd", "\ud800", "\x1b[2J", "", "1:1"]),
-)
-TREES: st.SearchStrategy[Any] = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6), max_leaves=20
-)
-OBJECTS = st.dictionaries(KEYS, TREES, max_size=8)
-
-
-class DictFiles:
-    """Files in memory."""
-
-    label = "a/b"
-
-    def __init__(self, contents: Mapping[str, bytes]) -> None:
-        self._contents = contents
-
-    def entries(self) -> Mapping[str, FileEntry]:
-        return {path: FileEntry(path, len(content)) for path, content in self._contents.items()}
-
-    def read(self, path: str, start: int, stop: int) -> bytes:
-        return self._contents[path][start:stop]
-
-    def read_into(self, path: str, start: int, buffer: memoryview) -> None:
-        buffer[:] = self.read(path, start, start + buffer.nbytes)
-
-    def local_path(self, path: str) -> Path | None:
-        return None
-
-    def close(self) -> None:
-        pass
 
 
 @contextlib.contextmanager
@@ -87,74 +44,20 @@ def bounded() -> Iterator[None]:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < MOST_BYTES
 
 
-def lora_config(config: dict[str, Any]) -> None:
-    found = parse_lora_config(config, label="a/b")
-    for module in ("model.layers.0.self_attn.q_proj", "lm_head", "a" * 60):
-        found.rank_of(module)
-        found.scale_of(module)
-        found.saves(module)
-
-
-def shard_index(content: dict[str, Any]) -> None:
-    find_shards(DictFiles({INDEX_FILE: json.dumps(content).encode(), "model-1.safetensors": b""}))
-
-
-def header(content: dict[str, Any]) -> None:
-    text = json.dumps(content).encode()
-    raw = len(text).to_bytes(8, "little") + text
-    parse_header(raw, file_size=len(raw) + 64)
-
-
-def lock(content: dict[str, Any]) -> None:
-    parse_lock(json.dumps(content))
-
-
-def note(content: dict[str, Any]) -> None:
-    found = parse_note(json.dumps(content).encode())
-    if found is not None:
-        assert found.models
-        found.differences(PlanNote({"recipe": {"merge_method": "linear"}}))
-
-
-def card(content: dict[str, Any]) -> None:
-    page = (
-        f"---\n{json.dumps(content)}\n---\nMerge of [a](https://huggingface.co/a/b)\n```yaml\nmodels:\n```\n".encode()
-    )
-    lineage_page(page)
-
-
-def lineage_page(page: bytes) -> None:
-    parse_front_matter(page)
-    texts = card_texts("a/b", None, page)
-    wanted_files(texts)
-    declared(texts)
-
-
-def recipe(content: dict[str, Any]) -> None:
-    load_recipe(content, lenient=True)
-
-
-@settings(max_examples=60)
+@settings(max_examples=40, deadline=None)
 @given(OBJECTS)
-@pytest.mark.parametrize("read", [lora_config, shard_index, header, lock, note, card, recipe])
-def test_any_json_is_read_or_refused(read: Callable[[dict[str, Any]], None], content: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", READERS)
+def test_any_json_is_read_or_refused(name: str, content: Json) -> None:
     with contextlib.suppress(HubmergeError):
-        read(content)
+        READERS[name](content)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
-    text = content.decode(errors="replace")
-    for read in (
-        lambda: parse_header(content, file_size=len(content)),
-        lambda: parse_lock(text),
-        lambda: lineage_page(content),
-        lambda: parse_note(content),
-        lambda: recipe_names(fenced_recipe(text) or text),
-    ):
+    for read in BYTE_READERS.values():
         with contextlib.suppress(HubmergeError):
-            read()
+            read(content)
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

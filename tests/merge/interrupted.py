@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,12 +14,15 @@ from hubmerge.merge.options import MergeOptions
 from hubmerge.merge.pipeline import merge_to_folder
 from hubmerge.merge.progress import Silent, Stage
 from hubmerge.merge.stream import StreamOptions
+from tests.processes import forkserver
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 OPTIONS = MergeOptions(shard_bytes=5_000, stream=StreamOptions(threads=2), diagnostics=False)
 """Files small enough for a handful of them."""
+
+TWO_SHARDS = MergeOptions(shard_bytes=8_000, diagnostics=False)
 
 
 class Countdown:
@@ -47,50 +49,33 @@ class DyingAt(Silent):
             self._countdown()
 
 
-def run_until(recipe: dict[str, Any], folder: Path, moment: str, calls: int) -> int | None:
+def run_until(
+    recipe: dict[str, Any], folder: Path, moment: str, calls: int, options: MergeOptions = OPTIONS
+) -> int | None:
     """Returns the exit code of a merge in another process that is killed at the moment's given occurrence."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=_merge_and_die, args=(recipe, folder, moment, calls))
+    process = forkserver().Process(target=_merge_and_die, args=(recipe, folder, moment, calls, options))
     process.start()
     process.join(60)
     return process.exitcode
 
 
-def _merge_and_die(recipe: dict[str, Any], folder: Path, moment: str, calls: int) -> None:
+def _merge_and_die(recipe: dict[str, Any], folder: Path, moment: str, calls: int, options: MergeOptions) -> None:
     countdown = Countdown(calls)
     progress = {
         "tensor": DyingAt(Stage.MERGE, countdown),
         "shard": DyingAt(Stage.STAGE, countdown),
     }.get(moment, Silent())
     if moment == "event":
-        _call_at_changes(folder, lambda kind: countdown())
+        _call_at_changes(folder, countdown)
     if moment == "move":
         _die_while_moving(folder, countdown)
     if moment == "tidy":
         shutil.rmtree = lambda path: countdown()  # type: ignore[assignment]
-    merge_to_folder(recipe, folder, options=OPTIONS, progress=progress)
+    merge_to_folder(recipe, folder, options=options, progress=progress)
 
 
-def events_of(recipe: dict[str, Any], folder: Path) -> list[str]:
-    """Returns the changes that a merge makes to its folder, in order: `os.rename *.safetensors`."""
-    log = folder.with_suffix(".log")
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=_merge_and_record, args=(recipe, folder, log))
-    process.start()
-    process.join(60)
-    return log.read_text().splitlines()
-
-
-def _merge_and_record(recipe: dict[str, Any], folder: Path, log: Path) -> None:
-    kinds: list[str] = []
-    _call_at_changes(folder, kinds.append)
-    merge_to_folder(recipe, folder, options=OPTIONS)
-    log.write_text("\n".join(kinds))
-
-
-def _call_at_changes(folder: Path, call: Callable[[str], object]) -> None:
-    """Calls with the kind of every change to the folder just before it is made."""
+def _call_at_changes(folder: Path, call: Callable[[], object]) -> None:
+    """Calls just before every change to the folder."""
     root = str(folder)
 
     def note(event: str, details: tuple[object, ...]) -> None:
@@ -98,8 +83,8 @@ def _call_at_changes(folder: Path, call: Callable[[str], object]) -> None:
             return
         if event == "open" and not (isinstance(details[2], int) and details[2] & WRITING):
             return
-        name = Path(str(details[0])).name
-        call(f"{event} {Path(name).suffix or name}")
+        if event != "os.mkdir" or not Path(str(details[0])).exists():
+            call()
 
     sys.addaudithook(note)
 

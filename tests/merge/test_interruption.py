@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import re
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +18,10 @@ from transformers import AutoModelForCausalLM
 
 from hubmerge.errors import LimitError, PublishError
 from hubmerge.merge.pipeline import merge_to_folder
-from hubmerge.merge.progress import Silent
-from tests.merge.interrupted import OPTIONS, events_of, run_until
+from hubmerge.merge.progress import Silent, Stage
+from tests.chaos.disk import fill, make_room
+from tests.checkpoints import write_llama
+from tests.merge.interrupted import OPTIONS, TWO_SHARDS, run_until
 from tests.merge.merging import hashes
 from tests.merge.recipes import whole
 
@@ -80,20 +85,25 @@ def test_a_killed_merge_leaves_nothing_that_loads_and_goes_on(
     assert len(noting.skipped) >= finished_shards
 
 
-def test_a_merge_killed_before_any_kind_of_change_to_the_disk_goes_on(
-    tmp_path: Path, recipe: dict[str, Any], expected: dict[str, str]
-) -> None:
-    kinds = events_of(recipe, tmp_path / "recorded")
-    first = {kind: number for number, kind in reversed(list(enumerate(kinds, start=1)))}
-    last = {kind: number for number, kind in enumerate(kinds, start=1)}
-    assert len(first) >= 8
-    for number in sorted({*first.values(), *last.values()}):
+def test_a_merge_killed_before_any_of_its_changes_to_the_disk_goes_on(tmp_path: Path) -> None:
+    parents = (write_llama(tmp_path / f"parent-{seed}", seed=seed) for seed in (1, 2))
+    recipe = whole("linear", *parents, parameters={"weight": 0.5})
+    merge_to_folder(recipe, tmp_path / "clean" / "out", options=TWO_SHARDS)
+    expected = hashes(tmp_path / "clean" / "out")
+    for number in itertools.count(1):
         out = tmp_path / f"killed-{number}" / "out"
-        assert run_until(recipe, out, "event", number) == -signal.SIGKILL
+        was_killed = run_until(recipe, out, "event", number, TWO_SHARDS) == -signal.SIGKILL
         looks_complete = (out / "config.json").exists() and (out / "model.safetensors.index.json").exists()
-        assert not looks_complete or hashes(out).items() >= expected.items()
-        merge_to_folder(recipe, out, options=OPTIONS)
-        assert hashes(out) == expected
+        assert not looks_complete or hashes(out).items() >= expected.items(), number
+        assert was_killed
+        if hashes(out) == expected:  # it died when it had only an empty folder left to remove
+            break
+        merge_to_folder(recipe, out, options=TWO_SHARDS)
+        assert hashes(out) == expected, number
+    with pytest.raises(PublishError, match=r"holds this very merge, of a run that was killed when it had finished$"):
+        merge_to_folder(recipe, out, options=TWO_SHARDS)
+    assert not list(out.glob(".hubmerge-*"))
+    assert number > 30
 
 
 def test_a_merge_killed_after_its_last_move_is_complete_and_can_be_run_again(
@@ -138,6 +148,38 @@ def file_size_limit(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@dataclass
+class Meanwhile(Silent):
+    """Does something once, in the middle of a shard."""
+
+    do: Callable[[], object]
+    tensors: int = 3
+
+    def advance(self, stage: Stage, size_bytes: int) -> None:
+        if stage is Stage.MERGE:
+            self.tensors -= 1
+            if self.tensors == 0:
+                self.do()
+
+
+def test_files_that_may_not_grow_any_more_stop_a_merge_in_the_middle_of_a_shard(
+    tmp_path: Path, recipe: dict[str, Any], expected: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    shrinking = Meanwhile(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard)))
+    with (
+        file_size_limit(resource.RLIM_INFINITY if hard == resource.RLIM_INFINITY else hard),
+        pytest.raises(
+            PublishError, match=r"safetensors\.part would be larger than its file system or `ulimit -f` allows$"
+        ),
+    ):
+        merge_to_folder(recipe, out, options=OPTIONS, progress=shrinking)
+    assert not (out / "config.json").exists()
+    merge_to_folder(recipe, out, options=OPTIONS)
+    assert hashes(out) == expected
+
+
 def test_a_file_that_may_not_grow_is_one_sentence_and_leaves_nothing(tmp_path: Path, recipe: dict[str, Any]) -> None:
     out = tmp_path / "out"
     with file_size_limit(4_096), pytest.raises(PublishError) as caught:
@@ -161,6 +203,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def remount(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def test_a_disk_that_somebody_else_fills_in_the_middle_of_a_shard_stops_a_merge_that_goes_on(
+    small_disk: Path, recipe: dict[str, Any], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "as on NFS, which cannot reserve space")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    remount(small_disk, "1m")
+    out = small_disk / "out"
+    with pytest.raises(PublishError) as caught:
+        merge_to_folder(recipe, out, options=OPTIONS, progress=Meanwhile(lambda: fill(small_disk)))
+    staging = next(out.glob(".hubmerge-*"))
+    assert re.fullmatch(
+        rf"model-0000\d-of-00005\.safetensors\.part needs [\d,]+ bytes more, but {staging} has [\d,]+ free",
+        str(caught.value),
+    )
+    assert_not_loadable(out)
+    make_room(small_disk)
+    merge_to_folder(recipe, out, options=OPTIONS)
+    assert hashes(out) == expected
 
 
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(

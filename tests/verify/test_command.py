@@ -27,6 +27,13 @@ def test_a_proven_merge_has_exit_code_0(merge: Path) -> None:
     assert "computed again: 21 of 21 tensors, from " in done.stderr
 
 
+def test_a_memory_budget_is_kept_or_said_to_be_too_small(merge: Path) -> None:
+    assert run(merge, "--full", "--memory-budget", "1GB").exit_code == 0
+    done = run(merge, "--full", "--memory-budget", "200MB")
+    assert done.exit_code == 1
+    assert " MB of memory at least, and the budget is 200 MB (Give it --memory-budget" in " ".join(done.stderr.split())
+
+
 def test_a_tampered_merge_has_exit_code_3_and_names_the_tensor(merge: Path, tmp_path: Path) -> None:
     folder = copied(merge, tmp_path / "merge")
     flip_bit(folder, K_PROJ)

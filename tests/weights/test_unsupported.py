@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from hubmerge.errors import SourceError
 from hubmerge.weights.checkpoint import open_checkpoint
 from hubmerge.weights.reference import ModelRef
 from hubmerge.weights.unsupported import DEQUANTIZE
+from tests.checkpoints import write_llama
 from tests.weights.weight_files import CONFIG, safetensors_file, write_checkpoint
 
 UNMERGED = "Name the model that they were converted from."
@@ -42,10 +46,8 @@ def test_without_a_config(tmp_path: Path, names: list[str], message: str, hint: 
     assert refusal(folder) == (message, hint)
 
 
-CONVERT = (
-    "Convert it at https://huggingface.co/spaces/safetensors/convert and name the revision of the "
-    "pull request that this makes, e.g. `@refs/pr/1`."
-)
+PICKLED = "has pickled weights only, which can run any code when they are read"
+PICKLED_FILES = (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"], ["consolidated.00.pth"])
 
 
 @pytest.mark.parametrize(
@@ -54,18 +56,41 @@ CONVERT = (
         ([], "has a config.json but no weights", None),
         (["tf_model.h5"], "has a config.json but no weights", None),
         (["m.gguf"], "has GGUF files only", UNMERGED),
-        (
-            ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
-            "has pickled weights only, which can run any code when they are read",
-            CONVERT,
-        ),
-        (["consolidated.00.pth"], "has pickled weights only, which can run any code when they are read", CONVERT),
         (["adapter_config.json", "adapter_model.safetensors"], "is a LoRA adapter, not a model", WITH_ADAPTER),
     ],
 )
 def test_without_weights(tmp_path: Path, names: list[str], message: str, hint: str | None) -> None:
     folder = write_checkpoint(tmp_path / "m", dict.fromkeys(names, b""))
     assert refusal(folder) == (message, hint)
+
+
+@pytest.mark.parametrize("names", PICKLED_FILES)
+def test_pickled_weights_are_refused_with_two_ways_out(tmp_path: Path, names: list[str]) -> None:
+    message, hint = refusal(write_checkpoint(tmp_path / "m", dict.fromkeys(names, b"")))
+    assert message == PICKLED
+    assert hint is not None
+    online, _, here = hint.partition("; or here")
+    assert online == (
+        "Convert it at https://huggingface.co/spaces/safetensors/convert and name the revision of the pull request "
+        "that this makes, e.g. `@refs/pr/1`"
+    )
+    assert here.startswith(", with all of it in memory and no code of it run, and name the folder: python -c ")
+
+
+def test_the_command_that_converts_pickled_weights_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = write_llama(tmp_path / "model", seed=1)
+    tensors = load_file(model / "model.safetensors")
+    torch.save(tensors, model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    _, hint = refusal(model)
+    monkeypatch.chdir(tmp_path)
+    *_, python_command, code = shlex.split(str(hint)[str(hint).index("python -c") :])
+    assert python_command == "-c"
+    exec(code)
+    converted = load_file(tmp_path / "converted" / "model.safetensors")
+    assert converted.keys() == tensors.keys()
+    assert all(torch.equal(converted[name], tensor) for name, tensor in tensors.items())
+    assert open_checkpoint(ModelRef(str(tmp_path / "converted"))).tensors.keys() == tensors.keys()
 
 
 @pytest.mark.parametrize(
