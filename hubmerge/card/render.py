@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,9 @@ def templates_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / "templates"
 
 
+@cache
 def _environment(template: Path | None) -> Environment:
+    """Returns where templates are found; it keeps them compiled, since a card is made before a merge and after it."""
     folders = [template.parent, templates_folder()] if template else [templates_folder()]
     environment = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(folders),

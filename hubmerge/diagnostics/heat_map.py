@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,8 @@ def import_ahead() -> None:
 
 def _import_matplotlib() -> None:
     with suppress(ImportError):
-        from matplotlib.backends import backend_agg as backend_agg
+        for module in ("matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.Image"):
+            import_module(module)
 
 
 def _png(pixels: bytes, size: tuple[int, int]) -> bytes:
