@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import sys
@@ -59,9 +60,15 @@ def main() -> None:
       hubmerge plan recipe.yml
       hubmerge merge-and-push recipe.yml me/merged-7b
     """
-    gc.set_threshold(50_000)  # nearly all that imports make stays: to look through it again and again finds nothing
+    _spare_the_collector()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale can write every name
+
+
+def _spare_the_collector() -> None:
+    """Has nobody look for garbage where there is none: nearly all that imports make stays, until the process ends."""
+    gc.set_threshold(50_000)
+    atexit.register(gc.freeze)
 
 
 for command in COMMANDS:
