@@ -26,8 +26,8 @@ TRANSFORMERS_BYTES = 300_000_000
 CARD_HOST_BYTES = 1_500_000_000
 """What CUDA's libraries and the pinned memory of one card's seats take of the host; an estimate, not measured."""
 
-BLOCK_BYTES = 8 * BLOCK_ELEMENTS
-"""A block of one operand as stored and in fp32, with room for what a method makes of it."""
+BLOCK_BYTES = 16 * BLOCK_ELEMENTS
+"""A block of one operand as stored and in fp32, with room for what a method makes of it; or a run of them as stored."""
 
 FP32_BYTES = 4
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Watcher = Callable[[OutputTensor], Watch]
 """Gives what looks at a tensor while it is made."""
 
-COPY_BYTES = 1 << 18
+COPY_BYTES = 1 << 19
 """Bytes of a tensor that is only copied, moved at a time: they stay in a core's cache until they are hashed."""
 
 

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubmerge.merge.expr import Expr, Load, RemapRows, walk
-from hubmerge.merge.methods.method import BLOCK_ELEMENTS
+from hubmerge.merge.methods.method import BLOCK_ELEMENTS, PASS_BLOCKS
 from hubmerge.weights.files import Files
 
 LARGEST_ITEM_BYTES = 8
 
-CHUNK_FLOOR_BYTES = LARGEST_ITEM_BYTES * BLOCK_ELEMENTS
-"""A block of any dtype fits in; below it, requests would cost more than their bytes."""
+LARGEST_KERNEL_ITEM_BYTES = 4
+
+CHUNK_FLOOR_BYTES = LARGEST_KERNEL_ITEM_BYTES * PASS_BLOCKS * BLOCK_ELEMENTS
+"""What is asked for at a time fits in: a block of any dtype, or a run of them for a kernel."""
 
 CHUNKS_HELD = 3
 """Two that a block may lie across, and the one that is on its way."""

@@ -88,9 +88,10 @@ class ShardFile:
             return  # an empty view cannot be cast
         view = view.cast("B")
         assert offset + view.nbytes <= self.size_bytes, f"{self.path.name} ends before byte {offset + view.nbytes}"
+        self._hash_if_next(offset, view)
         self._write_all(offset, view)
         self._extents.add(offset, offset + view.nbytes)
-        self._hash_if_idle(offset, view)
+        self._catch_up()
 
     def finish(self, *, durable: bool = False) -> FinishedShard:
         """Gives the file its final name.
@@ -134,13 +135,20 @@ class ShardFile:
         except OSError as error:
             raise _disk_error(_part_of(self.path), error, needed_bytes=view.nbytes) from error
 
-    def _hash_if_idle(self, offset: int, view: memoryview) -> None:
-        """Hashes what was just written if it comes next, and what others wrote behind it."""
+    def _hash_if_next(self, offset: int, view: memoryview) -> None:
+        """Hashes what comes next before it is written, which would drive it out of the cache."""
         if self._hashing.acquire(blocking=False):
             try:
                 if offset == self._hashed_bytes:
                     self._digest.update(view)
                     self._hashed_bytes += view.nbytes
+            finally:
+                self._hashing.release()
+
+    def _catch_up(self) -> None:
+        """Hashes what was written too early, unless somebody does."""
+        if self._hashed_bytes < self._extents.contiguous_bytes and self._hashing.acquire(blocking=False):
+            try:
                 self._hash_contiguous()
             finally:
                 self._hashing.release()
