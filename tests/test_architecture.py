@@ -54,7 +54,7 @@ LAYERS = (
     ("merge.planner", "merge.plan", "merge.fingerprint"),
     ("lineage",),
     ("merge.explain", "merge.normalise", "merge.side_files", "merge.progress"),
-    ("merge.windows", "merge.read_ahead", "merge.stream"),
+    ("merge.windows", "merge.read_ahead", "merge.workers", "merge.stream"),
     ("merge.moe.prompts", "merge.moe.forward", "merge.moe.gates"),
     ("diagnostics",),
     ("merge.describe", "merge.ancestry", "merge.licensing", "merge.documents", "merge.memory"),

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from hubmerge.merge.plan import OutputTensor, ShardPlan
 from hubmerge.merge.progress import Progress, Stage
 from hubmerge.merge.read_ahead import BatchSource, ReadAhead
 from hubmerge.merge.watch import Unwatched, Watch
+from hubmerge.merge.workers import Workers
 from hubmerge.weights.files import Files
 from hubmerge.weights.header import item_size
 from hubmerge.weights.shards import ShardFile
@@ -77,7 +77,7 @@ class Stream:
     def __init__(
         self,
         read_ahead: ReadAhead,
-        workers: ThreadPoolExecutor,
+        workers: Workers,
         progress: Progress,
         gates: Mapping[Gate, Tensor],
         watcher: Watcher,
@@ -102,17 +102,12 @@ class Stream:
         first = self._next_number
         self._next_number += len(shard.tensors)
         try:
-            tasks = [
-                self._workers.submit(self._make, number, tensor, file)
-                for number, tensor in enumerate(shard.tensors, start=first)
-            ]
-            done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-            for task in tasks:
-                if task in done:
-                    task.result()
+            self._workers.run(
+                partial(self._make, number, tensor, file) for number, tensor in enumerate(shard.tensors, start=first)
+            )
         except BaseException:
             self._read_ahead.abort()
-            self._workers.shutdown(cancel_futures=True)  # the caller may close the file once nobody writes to it
+            self._workers.stop()  # the caller may close the file once nobody writes to it
             raise
 
     def stop(self) -> None:
@@ -155,7 +150,7 @@ def open_stream(
         on_read=lambda size_bytes: progress.advance(Stage.READ, size_bytes),
     )
     seats = Seats(options.cards)
-    workers = _running_workers(seats.workers(options.threads))
+    workers = Workers(seats.workers(options.threads), "hubmerge-merge")
     stream = Stream(read_ahead, workers, progress, gates, watcher, seats)
     uses_torch = bool(options.cards) or any(map(needs_torch, exprs))
     with one_torch_thread() if uses_torch else nullcontext(), _brisk_switching(), read_ahead, workers:
@@ -166,24 +161,6 @@ def open_stream(
             raise
         finally:
             stream.stop()
-
-
-def _running_workers(threads: int) -> ThreadPoolExecutor:
-    """Returns a pool all of whose threads run.
-
-    A pool that starts a thread when it gets work may be interrupted before it knows of the thread: then nobody would
-    wait for that thread's end before the file that it writes to is closed.
-    """
-    workers = ThreadPoolExecutor(threads, "hubmerge-merge")
-    everyone = threading.Barrier(threads)
-    try:
-        for _ in range(threads):
-            workers.submit(everyone.wait)
-    except BaseException:
-        everyone.abort()
-        workers.shutdown()
-        raise
-    return workers
 
 
 @contextmanager
