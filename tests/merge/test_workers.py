@@ -49,9 +49,12 @@ def test_the_first_failure_is_raised_and_what_has_not_begun_is_left_undone() -> 
 @pytest.mark.usefixtures("no_collection")
 def test_an_interrupt_at_any_moment_ends_them_all() -> None:
     for _ in range(ROUNDS):
-        with pytest.raises(KeyboardInterrupt), Workers(2, "at-work") as workers:
-            workers.run(
-                [*(lambda: None for _ in range(20)), _thread.interrupt_main, *(lambda: None for _ in range(20))]
-            )
-            workers.run([threading.Event().wait])  # an interrupt is on its way: nobody comes so far
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_run()
         assert names() == []
+
+
+def interrupted_run() -> None:
+    with Workers(2, "at-work") as workers:
+        workers.run([*[bool] * 20, _thread.interrupt_main, *[bool] * 20])
+        time.sleep(1)  # the interrupt is on its way
