@@ -28,6 +28,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers import TrainerCallback
 
 from hubmerge.trainer.budget import DRIVER_BYTES, GIB, Calculator
 from hubmerge.trainer.settings import LoraShape
@@ -81,8 +82,13 @@ def main() -> int:
         make_model(arguments.model_dir)
     results = [measure(case, arguments.model_dir, arguments.gpu_gb) for case in CASES]
     arguments.out.write_text(json.dumps({"gpu": torch.cuda.get_device_name(0), "cases": results}, indent=2))
-    show(results, arguments.gpu_gb)
-    return 0 if not results[-1]["finished"] else 1
+    Console().print(table(results, torch.cuda.get_device_name(0), arguments.gpu_gb))
+    return 0 if all(each["finished"] == fits(each, arguments.gpu_gb) for each in results) else 1
+
+
+def fits(result: dict[str, Any], gpu_gb: int) -> bool:
+    """Returns whether the budget says that a case fits the GPU that is played."""
+    return bool(result["predicted_total"] <= gpu_gb * GIB - DRIVER_BYTES)
 
 
 def make_model(folder: Path) -> None:
@@ -93,6 +99,7 @@ def make_model(folder: Path) -> None:
     with torch.device("cuda"):
         config = MistralConfig(sliding_window=None, vocab_size=VOCABULARY)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    torch.cuda.empty_cache()
     words = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"w{n}": n for n in range(3, VOCABULARY)}}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -148,22 +155,48 @@ def ballast(gpu_gb: int) -> Iterator[None]:
         holder.wait()
 
 
-def run_case(case: Case, model_dir: Path, gpu_gb: int) -> dict[str, int]:
-    """Trains a few steps under the allocator's cap and returns the peaks that the allocator saw."""
+def run_case(case: Case, model_dir: Path, gpu_gb: int) -> dict[str, float]:
+    """Trains a few steps under the allocator's cap and returns the peaks that the allocator saw, and the speed."""
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, (gpu_gb * GIB - DRIVER_BYTES) / total))
-    torch.backends.cuda.enable_cudnn_sdp(
-        enabled=False
-    )  # a 3090 takes the memory-efficient kernel where there is a mask
+    # A 3090 takes the memory-efficient kernel where there is a mask.
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     trainer = _trainer(case, model_dir)
     load_peak = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
+    clock = Clock()
+    trainer.add_callback(clock)
     trainer.train()
     return {
+        "tokens_per_second": tokens_of(case) / clock.seconds_per_step,
         "load_peak": load_peak,
         "allocated_peak": torch.cuda.max_memory_allocated(),
         "reserved_peak": torch.cuda.max_memory_reserved(),
     }
+
+
+class Clock(TrainerCallback):
+    """Takes the time of every step but the first, which compiles and allocates."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Takes the time once the GPU is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._ends.append(time.monotonic())
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of the steps after the first, of which there has to be one."""
+        return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+
+
+def tokens_of(case: Case) -> int:
+    """Returns the tokens of both sequences of a pair, without padding."""
+    prompt, chosen, rejected = (len(text.split()) for text in _pair(case.tokens).values())
+    return 2 * prompt + chosen + rejected
 
 
 def _trainer(case: Case, model_dir: Path) -> Any:
@@ -219,24 +252,30 @@ def _used_bytes() -> int:
     return int(total - free)
 
 
-def show(results: list[dict[str, Any]], gpu_gb: int) -> None:
-    """Prints predicted and measured memory side by side."""
-    table = Table(title=f"{torch.cuda.get_device_name(0)}, capped to {gpu_gb} GB")
-    for column in ("weights", "tokens", "set up", "predicted tensors", "allocated", "reserved", "device", "predicted"):
-        table.add_column(column, justify="right")
+def table(results: list[dict[str, Any]], gpu: str, gpu_gb: int) -> Table:
+    """Returns predicted and measured memory side by side, in GiB; the error is that of the predicted tensors."""
+    made = Table(title=f"{gpu}, capped to {gpu_gb} GB")
+    peaks = ("predicted tensors", "allocated", "error", "reserved", "predicted total", "whole GPU")
+    for column in ("weights", "tokens", "set up", *peaks, "tokens/s"):
+        made.add_column(column, justify="right")
     for each in results:
-        peaks = [each.get(name) for name in ("allocated_peak", "reserved_peak")]
-        shown = [f"{peak / GIB:.2f}" if peak else "out of memory" for peak in peaks]
-        table.add_row(
+        made.add_row(
             each["quant"],
             f"{each['tokens']:,}",
             "plain TRL" if each["plain"] else "hubmerge",
             f"{each['predicted_tensors'] / GIB:.2f}",
-            *shown,
-            f"{each['device_peak'] / GIB:.2f}",
+            *(_measured(each) if each["finished"] else ("failed", "", "")),
             f"{each['predicted_total'] / GIB:.2f}",
+            f"{each['device_peak'] / GIB:.2f}",
+            f"{each['tokens_per_second']:,.0f}" if each["finished"] else "",
         )
-    Console().print(table)
+    return made
+
+
+def _measured(result: dict[str, Any]) -> tuple[str, str, str]:
+    allocated, reserved = result["allocated_peak"], result["reserved_peak"]
+    error = result["predicted_tensors"] / allocated - 1
+    return f"{allocated / GIB:.2f}", f"{error:+.1%}", f"{reserved / GIB:.2f}"
 
 
 def _arguments() -> argparse.Namespace:

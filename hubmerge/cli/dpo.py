@@ -92,10 +92,10 @@ def _settings(model: str, given: dict[str, Any]) -> DpoSettings:
     given["publish"] = "adapter" if given["adapter_only"] else None
     datasets = tuple(parse_dataset(written) for written in given["datasets"])
     if _is_settings_file(model):
-        settings = load_settings(Path(model))
+        settings = load_settings(Path(model), lenient=given["lenient"])
         settings = replace(settings, datasets=datasets or settings.datasets)
     else:
-        settings = DpoSettings(parse_model(model), datasets)
+        settings = DpoSettings(parse_model(model, lenient=given["lenient"]), datasets)
     return replace(settings, **{group: _changed(getattr(settings, group), group, given) for group in _GROUPS})
 
 
@@ -109,7 +109,7 @@ def _is_settings_file(model: str) -> bool:
     path = Path(model)
     if path.suffix not in (".yml", ".yaml") or not path.is_file():
         return False
-    lines = (line.split("#")[0].strip() for line in path.read_text(errors="replace").splitlines())
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
     return next((line for line in lines if line and line != "---"), "").startswith("dpo:")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,14 @@ class Preferences:
     held_out: Dataset
     problems: Mapping[str, Mapping[str, int]]
     contradictions: int
+
+
+def left_out(preferences: Preferences) -> Iterator[str]:
+    """Yields which rows of which data set are not used, and what the used ones say against each other."""
+    for name, problems in preferences.problems.items():
+        yield from (f"{name}: left out {count:,} of its rows: {reason}" for reason, count in problems.items())
+    if preferences.contradictions:
+        yield f"{preferences.contradictions:,} pairs stand the other way round elsewhere in the data"
 
 
 def sample(opened: OpenedDataset, *, chat: bool, token: str | bool | None = None) -> Sample:

@@ -30,7 +30,10 @@ class Preset:
 def _is_kept(value: Any, wanted: tuple[Any, ...] | float) -> bool:
     if isinstance(wanted, tuple):
         return value in wanted
-    return value is not None and float(value) >= wanted
+    try:
+        return float(value) >= wanted
+    except (TypeError, ValueError):
+        return False
 
 
 PLAIN = Preset({"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"})

@@ -145,7 +145,13 @@ def measure(policy: Scores, reference: Scores, pairs: Sequence[Encoded], *, beta
 
 
 def check(proof: Proof) -> None:
-    """Raises ProofError if the result keeps too little of a margin that is there to be kept."""
+    """Raises ProofError if a margin is no number, or the result keeps too little of one that is there to be kept."""
+    for called, metrics in (("trained", proof.policy), ("folded", proof.result)):
+        if not math.isfinite(metrics.margin):
+            raise ProofError(
+                f"the margin of the {called} model on the held-out pairs is {metrics.margin}",
+                hint="Nothing was published: train with a lower learning rate.",
+            )
     if proof.policy.is_significant and proof.kept < KEPT_SHARE:
         raise ProofError(
             f"the folded model keeps {proof.kept:.0%} of the margin that was trained "

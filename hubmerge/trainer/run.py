@@ -19,13 +19,13 @@ from hubmerge.merge.pipeline import OpenMerge, merge_to_folder, open_merge, plan
 from hubmerge.merge.recipe import Recipe
 from hubmerge.publish import Published
 from hubmerge.trainer.curves import curves
-from hubmerge.trainer.data import Preferences, load_preferences
+from hubmerge.trainer.data import Preferences, left_out, load_preferences
 from hubmerge.trainer.data_checks import Encoded, TokenisedPair, encode, tokenised
 from hubmerge.trainer.fold import fold, quantised_recipe, tuned_recipe, untuned_recipe
 from hubmerge.trainer.gpu import check_machine
 from hubmerge.trainer.load import Weights, check_libraries, check_report, load_model, quiet, release
 from hubmerge.trainer.order import in_training_order
-from hubmerge.trainer.plan import DpoPlan, make_plan, with_all_pairs
+from hubmerge.trainer.plan import DpoPlan, make_plan, notes, with_all_pairs
 from hubmerge.trainer.progress import DpoProgress, DpoStage, Unseen, Wordless
 from hubmerge.trainer.proof import Proof, check, measure, proof_from, score
 from hubmerge.trainer.publish import Finished, publish
@@ -85,6 +85,8 @@ def tune(settings: DpoSettings, options: DpoOptions | None = None, progress: Dpo
     preferences = load_preferences(plan.opened, settings.evaluation, chat=plan.has_chat, token=token)
     lengths = tuple(tokenised(pair, plan.subject.tokenizer) for pair in preferences.train)
     plan = with_all_pairs(plan, lengths)
+    for sentence in (*notes(plan), *left_out(preferences)):
+        progress.say(f"Note: {sentence}")
     folder = run_folder(plan, merge_fingerprint, options.work_dir)
     progress.say(f"Working in {folder.root}")
     with folder.locked():

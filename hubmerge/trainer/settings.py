@@ -127,7 +127,7 @@ class Result:
 
     Attributes:
         push_to: Repo of the Hub.
-        folder: Local folder, in place of a repo or beside it.
+        folder: Local folder, in place of a repo.
         publish: The whole model, the adapter alone, or both (the adapter then lies under `adapter/`).
         round: How the folded weights are brought to the output dtype.
         fold_base: What the adapter is added to: the weights themselves, or what NF4 made of them, which is what the

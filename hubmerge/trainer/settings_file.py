@@ -27,11 +27,12 @@ _DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 _GPU_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:g|gb|gib)", re.IGNORECASE | re.ASCII)
 
 
-def load_settings(source: str | Path) -> DpoSettings:
+def load_settings(source: str | Path, *, lenient: bool = False) -> DpoSettings:
     """Returns what a `dpo:` file asks for.
 
     Args:
         source: A path, or the text itself (a string of more than one line).
+        lenient: Whether unknown keys of the recipe that it tunes are warnings.
 
     Raises:
         RecipeError: It cannot be read or is no such file; the message begins with the path and line of the fault.
@@ -45,20 +46,23 @@ def load_settings(source: str | Path) -> DpoSettings:
             hint="Begin it with `dpo:` and write model, datasets and result under that.",
         )
     item = mapping(found[0])["dpo"]
-    remarks = Remarks(lenient=False)
+    remarks = Remarks(lenient=lenient)
     readers: dict[str, Read] = {"model": lambda each: _model(each, remarks), "datasets": _datasets}
     settings: DpoSettings = _group(DpoSettings, item, readers)
     return settings
 
 
-def parse_model(written: str) -> ModelRef | Recipe:
+def parse_model(written: str, *, lenient: bool = False) -> ModelRef | Recipe:
     """Returns the model that a command line names: a Hub id, a folder, or the path of a recipe.
+
+    `lenient` is whether unknown keys of the recipe are warnings.
 
     Raises:
         SourceError: It can be none of these.
         RecipeError: It is a recipe with a fault.
     """
-    return load_recipe(Path(written)) if written.endswith(_RECIPE_SUFFIXES) else parse_reference(written)
+    is_recipe = written.endswith(_RECIPE_SUFFIXES)
+    return load_recipe(Path(written), lenient=lenient) if is_recipe else parse_reference(written)
 
 
 def parse_dataset(written: str) -> DatasetSource:
@@ -97,7 +101,7 @@ def _model(item: Item, remarks: Remarks) -> ModelRef | Recipe:
         own_text = yaml.serialize(item.origin)
         return RecipeReader([item], text=own_text, remarks=remarks).documents.top(item)
     try:
-        return parse_model(text(item))
+        return parse_model(text(item), lenient=remarks.lenient)
     except SourceError as error:
         raise fault(item, str(error)) from None
 

@@ -95,6 +95,7 @@ def run_fingerprint(plan: DpoPlan, merge_fingerprint: str) -> str:
     description = {
         "hubmerge": __version__,
         "model": merge_fingerprint,
+        "tokenizer": plan.subject.tokenizer_sha256,
         "datasets": [[asdict(source), each.sha] for source, each in zip(settings.datasets, plan.opened, strict=True)],
         **{name: asdict(getattr(settings, name)) for name in ("loss", "training", "lora")},
         "quant": settings.memory.quant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Subject:
         label: `org/name@0123abc`, a folder, or what the merge is.
         sha: The commit; None for a folder or a merge.
         tokenizer: As transformers loads it.
+        tokenizer_sha256: Of the files that it was loaded from, with config.json.
         notes: What the reader should know of it, one sentence each.
     """
 
@@ -46,6 +48,7 @@ class Subject:
     sha: str | None
     shape: ModelShape
     tokenizer: Any
+    tokenizer_sha256: str
     notes: tuple[str, ...]
 
 
@@ -66,7 +69,7 @@ def open_subject(model: ModelRef | Recipe, *, token: str | bool | None = None) -
         label = str(model.path if checkpoint.sha is None else f"{model.path}@{checkpoint.sha[:7]}")
         shape, tokenizer = shape_of(checkpoint), _loaded(files, label)
         check_vocabulary(shape, tokenizer)
-        return Subject(label, checkpoint.sha, shape, tokenizer, checkpoint.notes)
+        return Subject(label, checkpoint.sha, shape, tokenizer, _digest(files), checkpoint.notes)
     finally:
         checkpoint.files.close()
 
@@ -81,7 +84,7 @@ def _merge(recipe: Recipe, *, token: str | bool | None) -> Subject:
         shapes = {tensor.info.name: tensor.info.shape for tensor in plan.tensors}
         shape, tokenizer = shape_from(shapes, plan.config), _loaded(files, label)
         check_vocabulary(shape, tokenizer)
-        return Subject(label, None, shape, tokenizer, plan.notes)
+        return Subject(label, None, shape, tokenizer, _digest(files), plan.notes)
 
 
 def check_vocabulary(shape: ModelShape, tokenizer: Any) -> None:
@@ -103,6 +106,12 @@ def _has(files: Files, name: str) -> bool:
 
 def _content(files: Files, name: str) -> bytes:
     return files.read(name, 0, files.entries()[name].size_bytes)
+
+
+def _digest(files: dict[str, bytes]) -> str:
+    """Returns the SHA-256 of all names and contents."""
+    parts = [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in sorted(files.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _loaded(files: dict[str, bytes], label: str) -> Any:

@@ -14,8 +14,15 @@ from hubmerge.trainer.settings import DpoSettings
 def check_target(settings: DpoSettings) -> None:
     """Raises TrainError if there is not one target, or if the result makes no sense there; asks nobody."""
     result = settings.result
-    if (result.push_to is None) == (result.folder is None):
+    if result.push_to is None and result.folder is None:
         raise TrainError("a tuning needs one target", hint="Name it: --push-to OWNER/NAME or --out DIR.")
+    if result.push_to is not None and result.folder is not None:
+        raise TrainError(
+            f"a tuning has one target, and two are named: {result.push_to} and the folder {result.folder}",
+            hint="Leave one of them out.",
+        )
+    if result.create_pr and result.revision not in (None, "main"):
+        raise TrainError("a pull request goes to main", hint=f"Leave out the branch {result.revision}.")
     is_local = isinstance(settings.model, Recipe) or settings.model.is_local
     if result.publish == "adapter" and result.push_to is not None and is_local:
         raise TrainError(

@@ -11,6 +11,7 @@ from rich.console import Console
 from hubmerge.cli import main
 from hubmerge.cli.dpo import _settings, dpo
 from hubmerge.cli.dpo_display import DpoDisplay
+from hubmerge.merge.recipe import Recipe
 from hubmerge.trainer.progress import Step
 from tests.trainer.tuning import write_model, write_preferences
 
@@ -76,6 +77,25 @@ def test_memory_is_shown_beside_its_budget(is_terminal: bool) -> None:
     with DpoDisplay(console) as display:
         display.step(Step(number=3, total=3, **numbers, memory_bytes=6 * 2**30, budget_bytes=7 * 2**30))
     assert "loss 0.500, margin 0.2, accuracy 75%, 1,234 tokens/s, 6.0 of 7.0 GB" in shown.getvalue()
+
+
+def test_unknown_key_of_a_recipe_is_forgiven_on_request(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text("merge_method: passthrough\nmodels: [{model: a/b}]\nfancy: 1\n")
+    file = tmp_path / "tune.yml"
+    file.write_text(f"dpo:\n  model: {recipe}\n  datasets: c/d\n")
+    for model in (recipe, file):
+        words = (str(model), "--dataset", "c/d", "--out", "somewhere")
+        assert "fancy (line 3): unknown key" in run(*words).output
+        settings = _settings(str(model), given(*words, "--lenient"))
+        assert isinstance(settings.model, Recipe)
+        assert settings.model.warnings == ("fancy (line 3): unknown key (ignored)",)
+
+
+def test_settings_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "tune.yml"
+    file.write_text("\ufeffdpo:\n  model: a/b\n  datasets: c/d\n", encoding="utf-8")
+    assert _settings(str(file), given(str(file))).datasets[0].path == "c/d"
 
 
 def test_recipe_is_taken_for_the_model(tmp_path: Path) -> None:

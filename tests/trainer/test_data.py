@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 
 from hubmerge.errors import DataError
 from hubmerge.localhub import LocalHub
-from hubmerge.trainer.data import find_columns, held_out_keys, load_preferences, sample
+from hubmerge.trainer.data import find_columns, held_out_keys, left_out, load_preferences, sample
 from hubmerge.trainer.dataset_source import all_rows, first_rows, open_dataset
 from hubmerge.trainer.settings import DatasetSource, Evaluation
 
@@ -122,6 +122,17 @@ def test_bad_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     assert preferences.problems == {
         source.path: {"chosen and rejected are the same": 1, "the same pair again": 1, "chosen is empty": 1}
     }
+
+
+def test_rows_that_are_left_out_are_told(tmp_path: Path) -> None:
+    first = rows(1)[0]
+    turned = {**first, "chosen": first["rejected"], "rejected": first["chosen"]}
+    source = write_jsonl(tmp_path / "pairs.jsonl", [first, turned, {**first, "chosen": ""}])
+    preferences = load_preferences([open_dataset(source)], NONE_HELD_OUT, chat=True)
+    assert list(left_out(preferences)) == [
+        f"{source.path}: left out 1 of its rows: chosen is empty",
+        "2 pairs stand the other way round elsewhere in the data",
+    ]
 
 
 def test_pairs_that_contradict_each_other_are_counted(tmp_path: Path) -> None:

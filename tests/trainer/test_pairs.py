@@ -105,6 +105,7 @@ def test_rows_that_the_makers_advise_against_are_not_kept() -> None:
     assert preset.keeps(good)
     assert not preset.keeps({**good, "status": "tie"})
     assert not preset.keeps({**good, "chosen_score": None})
+    assert not preset.keeps({**good, "chosen_score": "n/a"})
     assert not preset.keeps({**good, "in_gsm8k_train": True})
 
 

@@ -12,6 +12,7 @@ from hubmerge.merge.recipe import load_recipe
 from hubmerge.trainer.data_checks import TokenisedPair
 from hubmerge.trainer.plan import as_data, describe, make_plan, notes, with_all_pairs
 from hubmerge.trainer.settings import DatasetSource, DpoSettings, LoraShape, Memory, Training
+from hubmerge.trainer.state import run_fingerprint
 from hubmerge.weights.reference import ModelRef
 from tests.checkpoints import push_folder, write_llama
 from tests.trainer.tokenizers_made import CHATML, character_tokenizer
@@ -54,6 +55,13 @@ def test_plan_is_told_in_a_few_lines(settings: DpoSettings) -> None:
     )
     assert lines[-1] == "note       bf16 weights fit, so nothing is quantised"
     assert json.dumps(as_data(make_plan(settings)))
+
+
+def test_changed_chat_template_of_a_folder_is_another_run(settings: DpoSettings, tmp_path: Path) -> None:
+    first = run_fingerprint(make_plan(settings), "the same weights")
+    assert first == run_fingerprint(make_plan(settings), "the same weights")
+    character_tokenizer(CHATML.replace("user", "human") + " ").save_pretrained(tmp_path / "model")
+    assert run_fingerprint(make_plan(settings), "the same weights") != first
 
 
 def test_merge_is_planned_without_being_made(settings: DpoSettings, tmp_path: Path) -> None:

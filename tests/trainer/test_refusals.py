@@ -58,6 +58,22 @@ def test_model_is_not_replaced_by_what_is_made_of_it(settings: DpoSettings, tmp_
     )
 
 
+def test_two_targets_are_refused(settings: DpoSettings, tmp_path: Path) -> None:
+    both = replace(settings, result=replace(settings.result, push_to="local/both"))
+    assert refusal(both, tmp_path, TrainError) == (
+        f"a tuning has one target, and two are named: local/both and the folder {tmp_path}/out",
+        "Leave one of them out.",
+    )
+
+
+def test_pull_request_to_a_branch_is_refused(settings: DpoSettings, tmp_path: Path) -> None:
+    result = Result(push_to="local/tuned", revision="other", create_pr=True)
+    assert refusal(replace(settings, result=result), tmp_path, TrainError) == (
+        "a pull request goes to main",
+        "Leave out the branch other.",
+    )
+
+
 def test_folder_that_is_not_empty_is_refused_before_the_training(settings: DpoSettings, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -264,6 +265,9 @@ def test_result_that_lost_the_margin_is_not_published(whole: Whole) -> None:
         check_proof(worse)
     assert str(error.value).startswith("the folded model keeps 50% of the margin that was trained")
     check_proof(replace(worse, policy=replace(proof.policy, margin_error=10.0)))
+    with pytest.raises(ProofError) as no_number:
+        check_proof(replace(proof, result=replace(proof.result, margin=math.nan)))
+    assert str(no_number.value) == "the margin of the folded model on the held-out pairs is nan"
 
 
 def test_adapter_alone_is_published_for_its_base(hub: LocalHub, quick: DpoSettings, tmp_path: Path) -> None:
