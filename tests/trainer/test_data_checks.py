@@ -93,5 +93,5 @@ def test_length_at_which_no_pair_is_left_is_refused() -> None:
         report([pair(40, 5)], max_length=30, eos_token="</s>")
     assert (str(error.value), error.value.hint) == (
         "every prompt has 30 tokens or more, so no pair is left to train on",
-        "The longest pair has 45 tokens: raise max_length, or take others.",
+        "The longest pair has 45 tokens: raise max_length or take others.",
     )
