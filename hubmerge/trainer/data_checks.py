@@ -113,9 +113,10 @@ def report(pairs: Sequence[TokenisedPair], *, max_length: int, eos_token: str) -
     """
     kept = [pair for pair in pairs if pair.prompt < max_length]
     if not kept:
+        longest = max(pair.tokens for pair in pairs)
         raise DataError(
             f"every prompt has {max_length:,} tokens or more, so no pair is left to train on",
-            hint=f"The longest pair has {max(pair.tokens for pair in pairs):,} tokens: raise max_length or take others.",
+            hint=f"The longest pair has {longest:,} tokens: raise max_length or take others.",
         )
     ordered = sorted(pair.tokens for pair in pairs)
     cut = sum(pair.tokens > max_length for pair in kept) / len(pairs)
