@@ -10,17 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hubmerge.merge.options import MergeOptions
 from hubmerge.merge.pipeline import merge_to_folder
 from hubmerge.merge.recipe import Recipe
 from hubmerge.weights.reference import ModelRef, parse_reference
 from tests.checkpoints import read_tensors
-from tests.merge.merging import ulps
+from tests.merge.merging import WEIGHTS_ONLY, ulps
 from tests.merge.wild.reference import Reference
 from tests.merge.wild.stand_ins import StandIns, any_tokenizer, layers_of
-
-WEIGHTS_ONLY = MergeOptions(lineage=False, diagnostics=False)
-"""Other tests look at what the card says of the weights, which takes longer than to merge tiny ones."""
 
 _VOCABULARY = re.compile(r"embed_tokens|lm_head|wte")
 _ADAPTED = re.compile(r"q_proj\.weight")

@@ -17,8 +17,7 @@ from hubmerge.merge.pipeline import merge_to_folder, plan_recipe
 from hubmerge.merge.plan import model_refs
 from hubmerge.merge.recipe import load_recipe
 from tests.checkpoints import read_tensors
-from tests.merge.merging import hashes
-from tests.merge.wild.agreement import WEIGHTS_ONLY
+from tests.merge.merging import WEIGHTS_ONLY, hashes
 from tests.merge.wild.stand_ins import StandIns
 
 EXAMPLE = (Path(__file__).parents[3] / "examples" / "alphamonarch.yml").read_text()
