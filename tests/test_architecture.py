@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,14 @@ def path_of(module: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(path_of(module).read_text())
+
+
 def imports(module: str, *, only_top_level: bool = False) -> Iterator[str]:
     """Yields what a module imports when it runs: `hubmerge.x.y`, or the name of another package."""
-    tree = ast.parse(path_of(module).read_text())
+    tree = tree_of(module)
     for node in tree.body if only_top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -183,7 +189,7 @@ def test_localhub_knows_nothing_of_merges() -> None:
 
 def test_only_the_command_line_prints() -> None:
     for module in modules():
-        calls = (node for node in ast.walk(ast.parse(path_of(module).read_text())) if isinstance(node, ast.Call))
+        calls = (node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call))
         printed = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
         assert not printed or module.startswith("hubmerge.cli"), f"{module} prints"
 

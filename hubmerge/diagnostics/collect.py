@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hubmerge.diagnostics.diagnostics import Cell, Diagnostics, NonFinite, gather
-from hubmerge.diagnostics.finite import count_bad, count_non_finite
+from hubmerge.diagnostics.finite import count_non_finite, count_non_finite_values
 from hubmerge.diagnostics.heat_map import import_ahead
 from hubmerge.diagnostics.operands import model_names, operand_names
 from hubmerge.diagnostics.roles import role_of
@@ -17,11 +17,10 @@ from hubmerge.diagnostics.statistics import Sums, measure, sampled, sums_from_js
 from hubmerge.errors import MergeError
 from hubmerge.merge.expr import Load, Merge
 from hubmerge.merge.layers import LayerStack, layer_index, main_stack
-from hubmerge.merge.methods.method import BLOCK_ELEMENTS, Block
+from hubmerge.merge.methods.method import Block
 from hubmerge.merge.plan import OutputTensor, Plan, ShardPlan
 from hubmerge.merge.watch import Bytes, Inputs, Values
 from hubmerge.weights.dtypes import is_float
-from hubmerge.weights.header import item_size
 
 NOTES_FORMAT = 1
 
@@ -150,11 +149,7 @@ class TensorWatch:
     def copied(self, data: Bytes) -> None:
         """Counts what is not finite."""
         dtype = self._tensor.info.dtype
-        if not is_float(dtype):
-            return
-        step = BLOCK_ELEMENTS * item_size(dtype)
-        parts = (data[start : start + step] for start in range(0, data.size, step))
-        if count := sum(count_non_finite(part, dtype) for part in parts):
+        if is_float(dtype) and (count := count_non_finite(data, dtype)):
             self._seen.count += count
             self._seen.culprits = [self._seen.count]
 
@@ -173,7 +168,7 @@ class TensorWatch:
     def _find_culprits(self, count: int, operands: Sequence[Values]) -> None:
         self._seen.count += count
         known = self._seen.culprits or [0] * len(operands)
-        counts = [count_bad(operand) for operand in operands]
+        counts = [count_non_finite_values(operand) for operand in operands]
         self._seen.culprits = [before + more for before, more in zip(known, counts, strict=True)]
 
 

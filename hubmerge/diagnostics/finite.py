@@ -18,7 +18,7 @@ _EXPONENTS = {
 
 
 def count_non_finite(data: Bytes, dtype: str) -> int:
-    """Returns how many of the stored values are NaN or infinite."""
+    """Returns how many values of a tensor, as it is stored, are NaN or infinite."""
     if can_run([dtype]):
         return kernels.count_non_finite(Stored(data, dtype))
     unsigned, exponent = _EXPONENTS[dtype]
@@ -26,6 +26,6 @@ def count_non_finite(data: Bytes, dtype: str) -> int:
     return int((bits == exponent).sum()) if bits.size and int(bits.max()) == exponent else 0
 
 
-def count_bad(values: Values) -> int:
+def count_non_finite_values(values: Values) -> int:
     """Returns how many of the values are NaN or infinite."""
     return int(values.size - np.isfinite(values).sum())

@@ -1,9 +1,9 @@
 """An expression computed block by block.
 
-It is evaluated depth first, without an intermediate model. What a method needs of the whole tensor (norms, thresholds)
-is prepared once for each Merge, in passes over the same blocks. A merge within a merge that is passed over more than
-once is computed once and held whole for that time (see `holding`), in the dtype that it is rounded to; so a tree needs,
-for one tensor of one branch, the results that the branch is still waiting to merge.
+It is evaluated depth first, without an intermediate model; compiled kernels get runs of blocks. What a method needs of
+the whole tensor (norms, thresholds) is prepared once for each Merge, in passes over all of it. A merge within a merge
+that is passed over more than once is computed once and held whole for that time (see `holding`), in the dtype that it
+is rounded to; so a tree needs, for one tensor of one branch, the results that the branch is still waiting to merge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from hubmerge.merge.expr import AddLora, Dithered, Expr, Load, Merge, Random, RemapRows, Same, loads, walk
 from hubmerge.merge.holding import held_parts
 from hubmerge.merge.methods import get_method
-from hubmerge.merge.methods.method import PASS_BLOCKS, SPAN_BLOCKS, Block, blocks_of
+from hubmerge.merge.methods.method import PASS_BLOCKS, RUN_BLOCKS, Block, blocks_of
 from hubmerge.merge.native.kernels import DTYPE_CODES, Kernel, Stored, can_run
 from hubmerge.merge.nodes import (
     Adapted,
@@ -49,14 +49,14 @@ def evaluate(
         expr: What makes it.
         dtype: safetensors code.
         source: Of the tensors that it is made from.
-        watch: Told of every block.
-        blocks: Some of `blocks_of` its shape; None for all.
+        watch: Told of every block that is yielded.
+        blocks: Some of `blocks_of` its shape; None for all, in runs where nothing needs torch.
     """
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
     node = _Nodes(expr, source).node(expr)
     if blocks is None:
-        blocks = blocks_of(node.shape, at_a_time=1 if needs_torch(expr) else SPAN_BLOCKS)
+        blocks = blocks_of(node.shape, at_a_time=1 if needs_torch(expr) else RUN_BLOCKS)
     for block in blocks:
         data = node.rounded(block, dtype)
         watch.computed(block, data, node)

@@ -32,13 +32,13 @@ from hubmerge.weights.ranges import ByteRange, coalesce, split
 BATCH_BYTES = 32 << 20
 """Small enough that a few batches fit a small budget, large enough that requests stay long."""
 
-ALIGNMENT = 8
-"""Of the largest element. numpy's memory has it; where tensors begin in a file need not."""
-
-Bytes = NDArray[np.uint8]
-
 REQUEST_BYTES = 16 << 20
 """Longest range of one request: several connections share a large tensor, and a retry repeats little."""
+
+ALIGNMENT = 8
+"""Of the largest element. Memory from numpy has it; the place where a tensor begins in a file need not."""
+
+Bytes = NDArray[np.uint8]
 
 
 @dataclass

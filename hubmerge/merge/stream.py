@@ -1,8 +1,8 @@
 """A plan executed: its tensors computed by worker threads and written to their places, shard by shard.
 
 Readers (see read_ahead) bring the sources of later tensors while workers compute earlier ones. A worker takes one
-output tensor at a time, in order, and writes it block by block; so memory is the read-ahead budget and a few blocks a
-worker.
+output tensor at a time, in order, and writes it block by block; so memory is the read-ahead budget, a few blocks a
+worker, and what a worker holds of a tree (see holding).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ Watcher = Callable[[OutputTensor], Watch]
 COPY_BYTES = 1 << 19
 """Bytes of a tensor that is only copied, moved at a time: they stay in a core's cache until they are hashed."""
 
-
 SWITCH_SECONDS = 0.0005
+"""How long a thread may keep Python's lock while another waits for it."""
 
 NO_GATES: Mapping[Gate, Tensor] = MappingProxyType({})
 
@@ -138,8 +138,8 @@ def open_stream(
 ) -> Iterator[Stream]:
     """Gives a stream that makes these shards, in this order, from parents whose files are given.
 
-    The process's number of torch threads is one while it is open: parallelism is over tensors. `gates` holds the values
-    of the shards' Gate expressions.
+    Where torch computes, its number of threads is one while the stream is open: parallelism is over tensors. `gates`
+    holds the values of the shards' Gate expressions.
     """
     exprs = [tensor.expr for shard in shards for tensor in shard.tensors]
     read_ahead = ReadAhead(

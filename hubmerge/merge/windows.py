@@ -15,11 +15,12 @@ from hubmerge.merge.methods.method import BLOCK_ELEMENTS, PASS_BLOCKS
 from hubmerge.weights.files import Files
 
 LARGEST_ITEM_BYTES = 8
-
+"""An element of F64."""
 LARGEST_KERNEL_ITEM_BYTES = 4
+"""An element of F32, the widest that compiled kernels read."""
 
 CHUNK_FLOOR_BYTES = LARGEST_KERNEL_ITEM_BYTES * PASS_BLOCKS * BLOCK_ELEMENTS
-"""What is asked for at a time fits in: a block of any dtype, or a run of them for a kernel."""
+"""Whatever a worker reads at a time fits in: a block of any dtype, or a run of them for a kernel."""
 
 CHUNKS_HELD = 3
 """Two that a block may lie across, and the one that is on its way."""

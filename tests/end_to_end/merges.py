@@ -21,7 +21,7 @@ from hubmerge.weights.checkpoint import FIRST_READ_BYTES
 from tests.checkpoints import push_folder, write_llama
 
 SHARD_BYTES = 400_000
-OPTIONS = MergeOptions(shard_bytes=SHARD_BYTES)
+OPTIONS = MergeOptions(shard_bytes=SHARD_BYTES, diagnostics=False)
 SHARD_COUNT = 4
 SHAPE = {"layers": 4, "hidden": 128, "vocab": 512}
 """Of the models: 1.4 MB each, so that weights are told from the headers by their bytes."""

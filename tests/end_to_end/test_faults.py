@@ -27,7 +27,9 @@ from tests.end_to_end.merges import (
     weight_bytes_read,
 )
 
-PIECEMEAL = MergeOptions(shard_bytes=SHARD_BYTES, stream=StreamOptions(read_ahead_bytes=300_000, connections=1))
+PIECEMEAL = MergeOptions(
+    shard_bytes=SHARD_BYTES, stream=StreamOptions(read_ahead_bytes=300_000, connections=1), diagnostics=False
+)
 """One batch of tensors after the other is asked for."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_the_published_model_is_the_one_made_on_the_disk(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", transport == "lfs")
     repo = new_repo()
     hub.requests.clear()
-    merge_and_push(parents.recipe(), repo, target_token=hub.token, options=OPTIONS)
+    merge_and_push(parents.recipe(), repo, target_token=hub.token, options=replace(OPTIONS, diagnostics=True))
     used = {upload: len(hub.requests.matching(upload)) for upload in (LFS_UPLOAD, XET_UPLOAD)}
     large_files = SHARD_COUNT + 1  # and the picture
     assert used == {LFS_UPLOAD: large_files * (transport == "lfs"), XET_UPLOAD: large_files * (transport == "xet")}

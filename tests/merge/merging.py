@@ -17,6 +17,9 @@ from hubmerge.merge.progress import Silent
 from hubmerge.merge.stream import StreamOptions
 from tests.checkpoints import read_tensors
 
+WEIGHTS_ONLY = MergeOptions(lineage=False, diagnostics=False)
+"""Other tests look at what the card says of the weights, which takes longer than to merge tiny ones."""
+
 _AS_INTEGERS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 

@@ -39,16 +39,17 @@ class Noting(Silent):
         self.skipped.append(filename)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(llamas: Llamas) -> dict[str, Any]:
     return whole("dare_ties", *llamas[1:], base_model=llamas[0], parameters={"weight": 0.5, "density": 0.5})
 
 
-@pytest.fixture
-def expected(tmp_path: Path, recipe: dict[str, Any]) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def expected(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Returns the hashes of what the recipe makes without interruption."""
-    merge_to_folder(recipe, tmp_path / "clean" / "out", options=OPTIONS)
-    return hashes(tmp_path / "clean" / "out")
+    folder = tmp_path_factory.mktemp("clean") / "out"
+    merge_to_folder(recipe, folder, options=OPTIONS)
+    return hashes(folder)
 
 
 def assert_not_loadable(folder: Path) -> None:

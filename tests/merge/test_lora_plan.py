@@ -15,7 +15,7 @@ from hubmerge.errors import PlanError, SourceError
 from hubmerge.localhub import LocalHub
 from hubmerge.merge.explain import parent_role, tensor_groups
 from hubmerge.merge.fingerprint import fingerprint
-from hubmerge.merge.memory import memory_bytes
+from hubmerge.merge.memory import BLOCK_BYTES, memory_bytes
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.options import MergeOptions
 from hubmerge.merge.pipeline import merge_to_folder, open_merge, plan_recipe, planned_licence
@@ -111,8 +111,7 @@ def test_memory_counts_the_factors_that_are_held_whole(llama: Path, adapter: Pat
         assert len(plan_summary(adapted.plan, adapted.checkpoints, options, planned_licence(adapted))["parents"]) == 2
     with open_merge(whole("linear", *[(llama, {"weight": 1})] * 1)) as alone:
         without = memory_bytes(alone.plan, alone.checkpoints, options)
-    block = 8 * 131_072
-    assert memory - without == 2 * (2 * block + 4 * (4 * 16 + 16 * 4))
+    assert memory - without == 2 * (2 * BLOCK_BYTES + 4 * (4 * 16 + 16 * 4))
 
 
 def test_every_fault_of_an_adapter_is_listed_at_once(llama: Path, adapter: Path) -> None:

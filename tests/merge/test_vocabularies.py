@@ -19,7 +19,7 @@ from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.pipeline import merge_to_folder, plan_recipe
 from hubmerge.weights.reference import parse_reference
 from tests.checkpoints import numbered_tokens, read_tensors, write_llama, write_tokenizer
-from tests.merge.merging import merged
+from tests.merge.merging import WEIGHTS_ONLY, merged
 from tests.merge.recipes import sliced, whole
 from tests.vocabularies import ENGLISH, GERMAN, bpe, edit_json, unigram, write_tokenized
 
@@ -67,7 +67,7 @@ def expected(token: str, tables: list[dict[str, Tensor]], *, base: int | None) -
 @pytest.mark.parametrize("name", TABLES)
 def test_a_union_merges_row_by_row_by_the_rule(tmp_path: Path, models: Models, name: str, base: int | None) -> None:
     top = {} if base is None else {"base_model": models[base]}
-    merge_to_folder(linear(*models, tokenizer={"source": "union"}, **top), tmp_path / "out")
+    merge_to_folder(linear(*models, tokenizer={"source": "union"}, **top), tmp_path / "out", options=WEIGHTS_ONLY)
     tables = [rows_by_token(model, name) for model in models]
     result = rows_by_token(tmp_path / "out", name)
     assert set(result) == {token for table in tables for token in table}
@@ -76,7 +76,7 @@ def test_a_union_merges_row_by_row_by_the_rule(tmp_path: Path, models: Models, n
 
 
 def test_the_union_loads_speaks_both_languages_and_runs(tmp_path: Path, models: Models) -> None:
-    merge_to_folder(linear(*models, tokenizer={"source": "union"}), tmp_path / "out")
+    merge_to_folder(linear(*models, tokenizer={"source": "union"}), tmp_path / "out", options=WEIGHTS_ONLY)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values())
@@ -93,7 +93,7 @@ def test_the_union_loads_speaks_both_languages_and_runs(tmp_path: Path, models: 
 def test_the_vocabulary_of_one_model_is_taken_as_its_files_are(tmp_path: Path, models: Models, source: Any) -> None:
     owner = models[0] if source == "base" else models[source]
     choice = {"source": source if source == "base" else str(owner)}
-    merge_to_folder(linear(*models, base_model=models[0], tokenizer=choice), tmp_path / "out")
+    merge_to_folder(linear(*models, base_model=models[0], tokenizer=choice), tmp_path / "out", options=WEIGHTS_ONLY)
     assert (tmp_path / "out/tokenizer.json").read_bytes() == (owner / "tokenizer.json").read_bytes()
     tables = [rows_by_token(model, TABLES[0]) for model in models]
     for token, row in rows_by_token(tmp_path / "out", TABLES[0]).items():
@@ -106,7 +106,7 @@ def test_a_tokenizer_class_that_rebuilds_its_tokenizer_numbers_it_the_same(
 ) -> None:
     english = shutil.copytree(models[0], tmp_path / "english")
     edit_json(english, "tokenizer_config.json", tokenizer_class=name)
-    merge_to_folder(linear(english, models[1], tokenizer={"source": "union"}), tmp_path / "out")
+    merge_to_folder(linear(english, models[1], tokenizer={"source": "union"}), tmp_path / "out", options=WEIGHTS_ONLY)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     file = json.loads((tmp_path / "out/tokenizer.json").read_text())
     assert name in type(tokenizer).__name__
@@ -119,7 +119,7 @@ def test_special_ids_are_those_of_the_model_whose_vocabulary_it_is(tmp_path: Pat
     end = vocabulary(german)["<|im_end|>"]
     edit_json(german, "config.json", eos_token_id=end)
     edit_json(german, "generation_config.json", eos_token_id=[end, 2], temperature=0.5)
-    merge_to_folder(linear(models[0], german, tokenizer_source=str(german)), tmp_path / "out")
+    merge_to_folder(linear(models[0], german, tokenizer_source=str(german)), tmp_path / "out", options=WEIGHTS_ONLY)
     config = json.loads((tmp_path / "out/config.json").read_text())
     generation = json.loads((tmp_path / "out/generation_config.json").read_text())
     assert (config["eos_token_id"], generation["eos_token_id"], generation["bos_token_id"]) == (end, [end, 2], 1)
@@ -208,7 +208,7 @@ def test_a_model_may_be_named_for_its_tokenizer_alone(tmp_path: Path, models: Mo
 
 def test_tied_and_untied_models_are_merged_by_token(tmp_path: Path, models: Models) -> None:
     tied = write_tokenized(tmp_path / "tied", bpe(GERMAN), seed=4, tied=True)
-    merge_to_folder(linear(models[0], tied, tokenizer_source="union"), tmp_path / "out")
+    merge_to_folder(linear(models[0], tied, tokenizer_source="union"), tmp_path / "out", options=WEIGHTS_ONLY)
     head, embeds = rows_by_token(tmp_path / "out", TABLES[1]), rows_by_token(tied, TABLES[0])
     token = next(token for token in embeds if token not in vocabulary(models[0]))
     torch.testing.assert_close(head[token], embeds[token], rtol=1e-6, atol=1e-6)
@@ -216,7 +216,7 @@ def test_tied_and_untied_models_are_merged_by_token(tmp_path: Path, models: Mode
 
 def test_what_a_tied_head_lacks_comes_from_the_heads_of_others(tmp_path: Path, models: Models) -> None:
     tied = write_tokenized(tmp_path / "tied", bpe(GERMAN), seed=4, tied=True)
-    merge_to_folder(linear(tied, models[0], tokenizer_source="union"), tmp_path / "out")
+    merge_to_folder(linear(tied, models[0], tokenizer_source="union"), tmp_path / "out", options=WEIGHTS_ONLY)
     token = next(token for token in vocabulary(models[0]) if token not in vocabulary(tied))
     for table in TABLES:
         rows, given = (rows_by_token(folder, table) for folder in (tmp_path / "out", models[0]))
@@ -225,7 +225,7 @@ def test_what_a_tied_head_lacks_comes_from_the_heads_of_others(tmp_path: Path, m
 
 def test_layers_stacked_from_two_models_have_one_vocabulary(tmp_path: Path, models: Models) -> None:
     recipe = sliced("passthrough", {models[0]: (0, 2)}, {models[1]: (0, 2)}, tokenizer={"source": "union"})
-    merge_to_folder(recipe, tmp_path / "out")
+    merge_to_folder(recipe, tmp_path / "out", options=WEIGHTS_ONLY)
     embeds, head = (rows_by_token(tmp_path / "out", name) for name in TABLES)
     assert torch.equal(embeds["<|im_start|>"], rows_by_token(models[1], TABLES[0])["<|im_start|>"])
     assert torch.equal(head["<|im_end|>"], rows_by_token(models[1], TABLES[1])["<|im_end|>"])
@@ -243,7 +243,7 @@ def test_layers_stacked_from_two_vocabularies_are_refused(models: Models) -> Non
 def test_a_merge_with_a_vocabulary_of_its_own_is_an_input_like_any_other(tmp_path: Path, models: Models) -> None:
     inner = linear(models[0], models[1], tokenizer={"source": "union"})
     tree = merged(linear(inner, models[2], tokenizer_source="union"), tmp_path / "tree")  # type: ignore[arg-type]
-    merge_to_folder(inner, tmp_path / "inner")
+    merge_to_folder(inner, tmp_path / "inner", options=WEIGHTS_ONLY)
     steps = merged(linear(tmp_path / "inner", models[2], tokenizer_source="union"), tmp_path / "steps")
     assert vocabulary(tmp_path / "tree") == vocabulary(tmp_path / "steps")
     for name, tensor in steps.items():
@@ -288,7 +288,7 @@ def test_one_slow_tokenizer_in_all_models_needs_no_conversion(tmp_path: Path) ->
     slow = [write_llama(tmp_path / str(seed), seed=seed, tokenizer=False) for seed in range(2)]
     for folder in slow:
         (folder / "tokenizer.model").write_bytes(b"sentencepiece")
-    merge_to_folder(linear(*slow, tokenizer={"source": "union"}), tmp_path / "out")
+    merge_to_folder(linear(*slow, tokenizer={"source": "union"}), tmp_path / "out", options=WEIGHTS_ONLY)
     assert (tmp_path / "out/tokenizer.model").read_bytes() == b"sentencepiece"
     (slow[1] / "tokenizer.model").write_bytes(b"another")
     with pytest.raises(SourceError, match=r"has no tokenizer\.json, and its vocabulary cannot be compared"):
@@ -299,7 +299,7 @@ def test_files_of_the_old_vocabulary_do_not_stay_beside_the_new_one(tmp_path: Pa
     english = shutil.copytree(models[0], tmp_path / "english")
     (english / "tokenizer.model").write_bytes(b"old")
     (english / "added_tokens.json").write_text("{}")
-    merge_to_folder(linear(english, models[1], tokenizer={"source": "union"}), tmp_path / "out")
+    merge_to_folder(linear(english, models[1], tokenizer={"source": "union"}), tmp_path / "out", options=WEIGHTS_ONLY)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"tokenizer.json", "tokenizer_config.json"} <= names
     assert not {"tokenizer.model", "added_tokens.json"} & names
@@ -317,7 +317,7 @@ def test_the_result_has_the_chat_template_that_the_recipe_asks_for(
     tmp_path: Path, models: Models, wanted: str, template: str | None, said: str
 ) -> None:
     recipe = linear(*models, tokenizer={"source": "union"}, chat_template=wanted)
-    merge_to_folder(recipe, tmp_path / "out")
+    merge_to_folder(recipe, tmp_path / "out", options=WEIGHTS_ONLY)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template == template or (template is None and "<|im_start|>" in tokenizer.chat_template)
     text = tokenizer.apply_chat_template([{"role": "user", "content": "the cat"}], tokenize=False)
@@ -340,7 +340,7 @@ def test_a_template_replaces_the_one_in_the_tokenizer_config(tmp_path: Path, mod
     german = shutil.copytree(models[1], tmp_path / "german")
     (german / "chat_template.jinja").unlink(missing_ok=True)
     edit_json(german, "tokenizer_config.json", chat_template=CHATML)
-    merge_to_folder(linear(german, chat_template="llama3"), tmp_path / "out")
+    merge_to_folder(linear(german, chat_template="llama3"), tmp_path / "out", options=WEIGHTS_ONLY)
     assert "chat_template" not in json.loads((tmp_path / "out/tokenizer_config.json").read_text())
     assert "<|eot_id|>" in AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
 

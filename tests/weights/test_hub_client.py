@@ -16,12 +16,21 @@ ONCE = RetryPolicy(attempts=1)
 TWICE = RetryPolicy(attempts=2, first_wait_seconds=0.01)
 
 
+WHOAMI = "GET /api/whoami-v2"
+
+
 @pytest.fixture
-def stalled(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
-    """A Hub that does not answer whoami, once, for longer than anybody waits."""
+def impatient(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """A Hub for whose answers we wait a moment only."""
     monkeypatch.setattr(hub_client, "LONGEST_SILENCE_SECONDS", 0.2)
-    hub.faults.add(match="GET /api/whoami-v2", delay_seconds=3, count=1)
     return hub
+
+
+@pytest.fixture
+def stalled(impatient: LocalHub) -> LocalHub:
+    """One that does not answer whoami, once, for longer than anybody waits."""
+    impatient.faults.add(match=WHOAMI, delay_seconds=3, count=1)
+    return impatient
 
 
 def test_a_call_that_is_not_answered_is_given_up(stalled: LocalHub) -> None:
@@ -37,8 +46,9 @@ def test_and_tried_again(stalled: LocalHub) -> None:
     assert retried(api.whoami, policy=TWICE)["name"] == "local"
 
 
-def test_the_limit_is_for_our_own_calls(stalled: LocalHub) -> None:
-    assert retried(HfApi(token=stalled.token).whoami, policy=ONCE)["name"] == "local"
+def test_the_limit_is_for_our_own_calls(impatient: LocalHub) -> None:
+    impatient.faults.add(match=WHOAMI, delay_seconds=0.6, count=1)
+    assert retried(HfApi(token=impatient.token).whoami, policy=ONCE)["name"] == "local"
 
 
 def test_the_limit_is_set_once(hub: LocalHub) -> None:

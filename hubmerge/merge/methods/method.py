@@ -5,8 +5,9 @@ A tensor of any size is merged in blocks of whole rows that fit in a core's cach
     prepare(operands, settings) -> state      passes over all blocks for what needs the whole tensor: norms, thresholds
     combine(tensors, settings, state, block)  one block of every input -> that block of the result
 
-Blocks come in one fixed order that depends on the shape alone, and `prepare` adds up in fp64 in that order, so neither
-threads nor schedules can change a bit of the result. Methods that are used most have compiled kernels besides.
+Methods that are used most have compiled kernels besides, which take a run of several blocks at a time: for them a block
+is such a run. Blocks come in one fixed order that depends only on the shape and on whether there is a kernel, and
+`prepare` adds up in fp64 in that order, so neither threads nor schedules can change a bit of the result.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 BLOCK_ELEMENTS = 131_072
 """Elements of a block. Three in fp32 stay in a 2 MiB L2 cache; kernels on 1 Mi elements measured 1.5-2 times slower."""
 
-SPAN_BLOCKS = 2
-"""Blocks that compiled kernels get at a time. They keep in cache what a few hundred elements need, whatever their
-number; longer spans save calls, until a span's result does not stay in the cache until it is hashed and written."""
+RUN_BLOCKS = 2
+"""Blocks that compiled kernels combine at a time. They work on a few hundred elements at once, however long the run;
+longer runs save calls, until a run's result no longer stays in the cache until it is hashed and written."""
 PASS_BLOCKS = 4
-"""The same where nothing is written: in the passes before a tensor is combined."""
+"""The same where nothing is written: in the passes of `prepare`."""
 
 Value = float | int | bool
 
@@ -138,7 +139,7 @@ class Operands(Protocol):
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """All blocks, in order."""
+        """The whole tensor in order: its blocks, or runs of them where there are compiled kernels."""
 
     def load(self, block: Block) -> list[Tensor]:
         """Returns one flat tensor an operand, fp32 or, if any operand is, fp64; the caller may overwrite them.

@@ -76,7 +76,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Query:
-    """Which element is wanted: the `rank`-th largest (from 1) of the quantity at place `series` of a Measure."""
+    """Which element is wanted: the `rank`-th largest (from 1) of quantity number `series`."""
 
     series: int
     rank: int
@@ -84,7 +84,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Cut:
-    """The `rank` largest elements: all above the threshold, and those equal to it before element `ties_stop`.
+    """The largest elements: all above the threshold, and those equal to it before element `ties_stop`.
 
     Attributes:
         threshold: The smallest of them.

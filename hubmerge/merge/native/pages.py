@@ -15,7 +15,7 @@ from hubmerge.merge.native.library import library
 
 Bytes = NDArray[np.uint8]
 
-WINDOW_BYTES = 64 << 20
+READY_BYTES = 64 << 20
 """Made ready at a time: a call for every few thousand elements would cost more than its work."""
 
 
@@ -50,7 +50,7 @@ class MappedRange:
             OSError: They cannot be read this way, since the file is shorter than it was or the disk failed.
         """
         if start < self._ready.start or stop > self._ready.stop:
-            self._ready = self._made_ready(start, max(stop, start + WINDOW_BYTES))
+            self._ready = self._made_ready(start, max(stop, start + READY_BYTES))
         return self._data[start:stop]
 
     def _made_ready(self, start: int, stop: int) -> range:

@@ -38,7 +38,7 @@ def tensor_of(path: Path) -> MappedTensor:
 
 
 def test_any_range_is_what_the_file_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "WINDOW_BYTES", 10_000)
+    monkeypatch.setattr(pages, "READY_BYTES", 10_000)
     tensor, size = tensor_of(path), len(CONTENT) - START
     for start, stop in [(0, size), (1, 2), (9_000, 30_001), (0, 5), (size - 1, size), (12_345, 12_345)]:
         assert tensor.read(start, stop).tobytes() == CONTENT[START + start : START + stop]

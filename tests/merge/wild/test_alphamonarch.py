@@ -17,7 +17,7 @@ from hubmerge.merge.pipeline import merge_to_folder, plan_recipe
 from hubmerge.merge.plan import model_refs
 from hubmerge.merge.recipe import load_recipe
 from tests.checkpoints import read_tensors
-from tests.merge.merging import hashes
+from tests.merge.merging import WEIGHTS_ONLY, hashes
 from tests.merge.wild.stand_ins import StandIns
 
 EXAMPLE = (Path(__file__).parents[3] / "examples" / "alphamonarch.yml").read_text()
@@ -37,9 +37,9 @@ def test_one_pass_gives_the_bits_of_seventeen_steps(stand_ins: StandIns, tmp_pat
     folders = {str(ref): stand_in.path for ref, stand_in in stand_in_of.items()}
     for document in yaml.safe_load_all(SMALL):
         folder = tmp_path / "steps" / document["name"]
-        merge_to_folder(_over(document, folders), folder)
+        merge_to_folder(_over(document, folders), folder, options=WEIGHTS_ONLY)
         folders[document["name"]] = str(folder)
-    merge_to_folder(replaced, tmp_path / "tree")
+    merge_to_folder(replaced, tmp_path / "tree", options=WEIGHTS_ONLY)
     steps = tmp_path / "steps" / "AlphaMonarch-7B"
     assert hashes(tmp_path / "tree", "*.safetensors") == hashes(steps, "*.safetensors")
     assert list(read_tensors(steps)) == list(read_tensors(tmp_path / "tree"))
