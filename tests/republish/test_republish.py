@@ -279,6 +279,24 @@ def test_a_pull_request_brings_kept_and_new_files(merge: Published, tmp_path: Pa
     ]
 
 
+def test_a_pull_request_that_would_be_empty_is_not_opened(merge: Published) -> None:
+    merge.hub.requests.clear()
+    result = merge.run("republish", "--create-pr", "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["state"], told["new_commit"]) == (0, "up_to_date", merge.head())
+    assert list(merge.api.get_repo_discussions(merge.repo)) == []
+    assert merge.hub.requests.matching("POST .*/(discussions|commit/)") == []
+
+
+def test_a_pull_request_may_bring_documents_alone(merge: Published, tmp_path: Path) -> None:
+    template = tmp_path / "card.md.jinja"
+    template.write_text("# A card of my own\n")
+    result = merge.run("republish", "--create-pr", "--template", template)
+    assert (result.exit_code, result.stdout) == (0, f"{merge.hub.endpoint}/{merge.repo}/discussions/1\n")
+    assert "# A card of my own" in merge.text("README.md", revision="refs/pr/1")
+    assert merge.shards("refs/pr/1") == merge.shards()
+
+
 def test_a_tag_names_the_new_commit_and_must_be_new(merge: Published) -> None:
     merge.change_weights(0)
     assert merge.run("republish", "--tag", "v2").exit_code == 0
