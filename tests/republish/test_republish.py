@@ -288,12 +288,12 @@ def test_a_pull_request_that_would_be_empty_is_not_opened(merge: Published) -> N
     assert merge.hub.requests.matching("POST .*/(discussions|commit/)") == []
 
 
-def test_a_pull_request_may_bring_documents_alone(merge: Published, tmp_path: Path) -> None:
-    template = tmp_path / "card.md.jinja"
-    template.write_text("# A card of my own\n")
-    result = merge.run("republish", "--create-pr", "--template", template)
+def test_a_pull_request_may_bring_small_files_alone(merge: Published) -> None:
+    config = json.loads((merge.folders[0] / "tokenizer_config.json").read_text())
+    merge.write("tokenizer_config.json", json.dumps(config | {"padding_side": "left"}), repo=merge.parents[0])
+    result = merge.run("republish", "--create-pr")
     assert (result.exit_code, result.stdout) == (0, f"{merge.hub.endpoint}/{merge.repo}/discussions/1\n")
-    assert "# A card of my own" in merge.text("README.md", revision="refs/pr/1")
+    assert json.loads(merge.text("tokenizer_config.json", revision="refs/pr/1"))["padding_side"] == "left"
     assert merge.shards("refs/pr/1") == merge.shards()
 
 
