@@ -130,7 +130,7 @@ def _parents(repo_id: str) -> tuple[str, ...]:
 
 def _job_words(repo_id: str, flavor: str | None, secrets: dict[str, str]) -> dict[str, Any]:
     return {
-        "script_args": [*_command(repo_id), "--if-changed"],
+        "script_args": _command(repo_id),
         "dependencies": [PACKAGE],
         "secrets": dict(secrets),
         "flavor": flavor or DEFAULT_FLAVOR,
@@ -139,7 +139,7 @@ def _job_words(repo_id: str, flavor: str | None, secrets: dict[str, str]) -> dic
 
 
 def _command(repo_id: str) -> list[str]:
-    return ["republish", repo_id]
+    return ["republish", repo_id, "--if-changed"]
 
 
 def _watches(api: HfApi, repo_id: str) -> Iterator[Watch]:
@@ -152,7 +152,7 @@ def _watches(api: HfApi, repo_id: str) -> Iterator[Watch]:
 
 
 def _republishes(command: Sequence[str] | None, repo_id: str) -> bool:
-    return list(command or ())[-4:] == ["hubmerge", *_command(repo_id), "--if-changed"]
+    return list(command or ())[-4:] == ["hubmerge", *_command(repo_id)]
 
 
 def _remove(api: HfApi, watches: Sequence[Watch]) -> None:

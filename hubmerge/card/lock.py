@@ -184,7 +184,7 @@ def parse_lock(text: str) -> LockFacts:
     if version != SCHEMA_VERSION:
         raise CardError(
             f"{LOCK_FILE}: its schema version is {version}, and this hubmerge reads {SCHEMA_VERSION}",
-            hint="Use the hubmerge that wrote it, or a newer one.",
+            hint="Update hubmerge: pip install --upgrade hubmerge",
         )
     return LockFacts(
         hubmerge_version=entry.text("hubmerge_version"),

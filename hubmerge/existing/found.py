@@ -51,6 +51,7 @@ class FoundMerge:
         recipe: None where hubmerge does not understand it; its names can be read all the same.
         config: config.json; empty if there is none.
         lock: What hubmerge recorded when it made these very weights; None if it did not.
+        lock_hint: What to do about a lock file that this hubmerge does not read; None if nothing is to be done.
         notes: What a reader should know, whole sentences.
     """
 
@@ -63,6 +64,7 @@ class FoundMerge:
     config: Mapping[str, Any]
     weights: Weights
     lock: LockFacts | None
+    lock_hint: str | None
     notes: tuple[str, ...]
 
     @property
@@ -115,7 +117,7 @@ def _found(ref: ModelRef, snapshot: Snapshot) -> FoundMerge:
     recipe_text = _recipe_text(files, card)
     recipe, problems = _recipe(recipe_text)
     weights = _weights(files)
-    lock, doubts = _lock(files, weights)
+    lock, doubts, hint = _lock(files, weights)
     return FoundMerge(
         ref=ref,
         sha=snapshot.sha,
@@ -126,6 +128,7 @@ def _found(ref: ModelRef, snapshot: Snapshot) -> FoundMerge:
         config=_config(files),
         weights=weights,
         lock=lock,
+        lock_hint=hint,
         notes=(*problems, *weights.notes, *doubts),
     )
 
@@ -181,15 +184,15 @@ def _hash(path: Path | None) -> str | None:
     return None if path is None else hash_file(path)
 
 
-def _lock(files: Files, weights: Weights) -> tuple[LockFacts | None, tuple[str, ...]]:
-    """Returns the lock file if it is of these weights, and what is wrong with it otherwise."""
+def _lock(files: Files, weights: Weights) -> tuple[LockFacts | None, tuple[str, ...], str | None]:
+    """Returns the lock file if it is of these weights; otherwise what is wrong with it, and what to do about that."""
     text = _text(files, LOCK_FILE, limit_bytes=LARGEST_LOCK_BYTES)
     if text is None:
-        return None, ()
+        return None, (), None
     try:
         lock = parse_lock(text)
     except CardError as error:
-        return None, (f"{str(error).rstrip('.')}.",)
+        return None, (f"{str(error).rstrip('.')}.",), error.hint
     if {(out.path, out.sha256) for out in lock.outputs} != {(file.path, file.sha256) for file in weights.files}:
-        return None, (f"{LOCK_FILE} tells of other weights than those that are here.",)
-    return lock, ()
+        return None, (f"{LOCK_FILE} tells of other weights than those that are here.",), None
+    return lock, (), None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from hubmerge.publish.hub_repo import hub_api
 from hubmerge.publish.refusals import FAILURES, explain
-from hubmerge.version import __version__
 from hubmerge.weights.hub_client import HASTY, retried
 
 
@@ -20,7 +20,7 @@ def prepare_repo(
     Raises:
         PublishError: It may not, or there can be no such repo.
     """
-    api = HfApi(token=token, library_name="hubmerge", library_version=__version__)
+    api = hub_api(token)
     try:
         retried(lambda: _prepare(api, repo_id, private=private, create_pr=create_pr), policy=HASTY)
     except FAILURES as error:

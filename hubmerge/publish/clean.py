@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfApi
-
 from hubmerge.errors import PublishError
 from hubmerge.publish.abandoned import (
     Staging,
@@ -19,8 +17,8 @@ from hubmerge.publish.abandoned import (
     staged_in_folder,
     staged_in_repo,
 )
+from hubmerge.publish.hub_repo import hub_api
 from hubmerge.publish.refusals import FAILURES, explain
-from hubmerge.version import __version__
 from hubmerge.weights.hub_client import HASTY, check_token, retried
 
 Result = TypeVar("Result")
@@ -46,7 +44,7 @@ class Place:
         """Returns what is staged there; on the Hub a merge may still be running, on this machine it is not."""
         if self._is_folder:
             return self._on_disk(lambda: staged_in_folder(Path(self._name)))
-        api = self._api()
+        api = hub_api(self._token)
         with self._explained("read from"):
             branches = retried(lambda: staged_in_repo(api, self._name), policy=HASTY)
             return branches + retried(lambda: staged_in_drafts(api, self._name), policy=HASTY)
@@ -57,10 +55,7 @@ class Place:
             self._on_disk(partial(remove_from_folder, staging))
             return
         with self._explained(f"remove {staging.name} from"):
-            retried(lambda: remove_from_repo(self._api(), self._name, staging), policy=HASTY)
-
-    def _api(self) -> HfApi:
-        return HfApi(token=self._token, library_name="hubmerge", library_version=__version__)
+            retried(lambda: remove_from_repo(hub_api(self._token), self._name, staging), policy=HASTY)
 
     def _on_disk(self, do: Callable[[], Result]) -> Result:
         try:

@@ -11,6 +11,7 @@ Every step may be repeated: it first looks for what an earlier attempt, whose an
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 from huggingface_hub.errors import RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 
 from hubmerge.errors import PublishError
 from hubmerge.publish.abandoned import BRANCH_PREFIX, SHARD_SUFFIX, staged_in_repo, told
@@ -53,7 +55,8 @@ class HubTarget:
         create_pr: Open a pull request instead of committing to `revision`, which then must be main.
         message: Title of the commit or pull request.
         head: The commit, 40 hexadecimal digits, that `revision` must be at; None for any.
-        kept: Shards of the merge that this commit holds; nobody makes or uploads them again.
+        kept: Shards of the merge that this commit holds; nobody makes or uploads them again. If it holds all the rest
+            to the byte as well, no pull request is opened.
     """
 
     repo_id: str
@@ -83,7 +86,7 @@ class HubPublisher:
         self._hub = HubRepo(target.repo_id, token=token)
         self._branch = f"{BRANCH_PREFIX}{fingerprint[:FINGERPRINT_CHARACTERS]}"
         self._staging_folder = f".{self._branch}"
-        self._staging = self._branch
+        self._opened_staging: str | None = None
         self._head = ""
         self._note_to_stage = note
         self._is_open = False
@@ -131,6 +134,9 @@ class HubPublisher:
     def publish(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> Published:
         """Commits everything to the target in one step and removes what was staged."""
         with self._explained("publish to"):
+            if self._has_nothing_to_propose(shards, files):
+                return Published(self._hub.page(self._target.revision), self._head)
+            self._open_staging()
             commit = self._publish_or_find(shards, files)
             if self._target.create_pr:
                 retried(lambda: self._hub.release_draft(self._staging, title=self._target.message), policy=PATIENT)
@@ -158,14 +164,32 @@ class HubPublisher:
         self._head = self._hub.open_branch(self._target.revision)
         if self._target.head not in (None, self._head):
             raise moved_error(self._hub.id)
-        if self._target.create_pr:
-            self._staging = self._hub.open_draft(self._branch, title=self._target.message)
-        else:
-            self._staging = self._hub.open_staging_branch(self._branch, head=self._head)
+        self._opened_staging = self._open_or_find_staging()
         kept = {each.shard.filename: each.shard for each in self._target.kept}
         return {**self._staged_shards(), **kept}
 
+    def _open_or_find_staging(self) -> str | None:
+        """Returns the staging branch, or the draft; None if what is kept of the target may be all there is."""
+        if not self._target.create_pr:
+            return self._hub.open_staging_branch(self._branch, head=self._head)
+        if self._target.kept:
+            return self._hub.find_draft(self._branch)
+        return self._hub.open_draft(self._branch, title=self._target.message)
+
+    def _open_staging(self) -> None:
+        """Opens the draft if `open` has left that until there is something to propose."""
+        if self._opened_staging is None:
+            title = self._target.message
+            self._opened_staging = retried(lambda: self._hub.open_draft(self._branch, title=title), policy=PATIENT)
+
+    @property
+    def _staging(self) -> str:
+        assert self._opened_staging is not None, "opened before it is written to"
+        return self._opened_staging
+
     def _staged_shards(self) -> dict[str, StagedShard]:
+        if self._opened_staging is None:
+            return {}
         prefix = f"{self._staging_folder}/"
         files = {file.path: file for file in self._hub.files(self._staging) if file.path.startswith(prefix)}
         return {
@@ -179,6 +203,7 @@ class HubPublisher:
         return b"" if path not in staged else self._hub.read(path, revision=self._staging) or b""
 
     def _stage(self, shard: FinishedShard, notes: bytes) -> None:
+        self._open_staging()
         name = shard.path.name
         path = f"{self._staging_folder}/{name}"
         operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=shard.path), *self._noted()]
@@ -229,6 +254,22 @@ class HubPublisher:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the card, known since the beginning
             return self._hub.commit(operations, message=self._target.message, revision=revision, parent=guard)
 
+    def _has_nothing_to_propose(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> bool:
+        """Returns whether the pull request, which is not open, would change nothing."""
+        if self._opened_staging is not None:
+            return False
+        return retried(lambda: self._is_there(shards, files), policy=PATIENT)
+
+    def _is_there(self, shards: Sequence[StagedShard], files: Mapping[str, bytes]) -> bool:
+        """Returns whether the target has all of it to the byte, and nothing that would be deleted."""
+        found = {file.path: file for file in self._hub.files(self._head)}
+        large = {path: file.lfs.sha256 for path, file in found.items() if file.lfs is not None}
+        return (
+            all(large.get(shard.filename) == shard.sha256 for shard in shards)
+            and all(path in found and _holds(found[path], content) for path, content in files.items())
+            and not self._deletions(shards, self._head)
+        )
+
     def _has_arrived(self, shards: Sequence[StagedShard], head: str) -> bool:
         """Returns whether this head of the branch is the commit of an earlier attempt."""
         if head == self._head:
@@ -272,6 +313,12 @@ class HubPublisher:
             yield
         except FAILURES as error:
             raise explain(error, self._hub.id, action, token=self._token, was_open=self._is_open) from error
+
+
+def _holds(file: RepoFile, content: bytes) -> bool:
+    if file.lfs is not None:
+        return str(file.lfs.sha256) == hashlib.sha256(content).hexdigest()
+    return str(file.blob_id) == git_hash(content)
 
 
 def _additions(files: Mapping[str, bytes]) -> list[CommitOperation]:

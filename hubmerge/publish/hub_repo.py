@@ -22,6 +22,11 @@ EXISTS = 409
 CommitOperation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
 
+def hub_api(token: str | None) -> HfApi:
+    """Returns the Hub's API, as this package; `token` is None for the one that the user logged in with."""
+    return HfApi(token=token, library_name="hubmerge", library_version=__version__)
+
+
 class HubRepo:
     """A repo that a token may write to.
 
@@ -32,7 +37,7 @@ class HubRepo:
 
     def __init__(self, repo_id: str, *, token: str | None) -> None:
         self.id = repo_id
-        self.api = HfApi(token=token, library_name="hubmerge", library_version=__version__)
+        self.api = hub_api(token)
 
     def create(self, *, private: bool | None) -> None:
         """Makes the repo, with this visibility, if there is none; one that is there keeps its own."""
@@ -61,13 +66,18 @@ class HubRepo:
                 raise
         return branch
 
-    def open_draft(self, mark: str, *, title: str) -> str:
-        """Returns the ref of the own draft pull request whose title has a mark, or of a new one."""
+    def find_draft(self, mark: str) -> str | None:
+        """Returns the ref of the own draft pull request whose title has a mark."""
         for pull in self.api.get_repo_discussions(self.id, discussion_type="pull_request"):
             # Anybody may write such a title; only a pull request of one's own holds one's own shards.
             if pull.status in ("draft", "open") and mark in pull.title and pull.author == self._account():
                 return str(pull.git_reference)
-        return str(self.api.create_pull_request(self.id, title=f"{title} ({mark})").git_reference)
+        return None
+
+    def open_draft(self, mark: str, *, title: str) -> str:
+        """Returns the ref of the own draft pull request whose title has a mark, or of a new one."""
+        draft = self.find_draft(mark)
+        return draft or str(self.api.create_pull_request(self.id, title=f"{title} ({mark})").git_reference)
 
     def release_draft(self, ref: str, *, title: str) -> None:
         """Gives a pull request its final title and opens it."""

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd
 from huggingface_hub.hf_api import CommitInfo
 
 from hubmerge.errors import PublishError, TargetMovedError
+from hubmerge.publish.hub_repo import hub_api
 from hubmerge.publish.publisher import Published
 from hubmerge.publish.refusals import FAILURES, explain
-from hubmerge.version import __version__
 from hubmerge.weights.hub_client import check_token
 
 
@@ -64,9 +64,8 @@ def commit_small_files(target: SmallCommit, files: Mapping[str, bytes], *, token
 
 
 def _commit(target: SmallCommit, files: Mapping[str, bytes], *, token: str | None) -> CommitInfo:
-    api = HfApi(token=token, library_name="hubmerge", library_version=__version__)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the card, which the Hub has seen
-        return api.create_commit(
+        return hub_api(token).create_commit(
             target.repo_id,
             operations=[CommitOperationAdd(name, content) for name, content in files.items()],
             commit_message=target.message,

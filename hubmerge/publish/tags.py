@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from huggingface_hub import HfApi
-
 from hubmerge.errors import PublishError
+from hubmerge.publish.hub_repo import hub_api
 from hubmerge.publish.refusals import FAILURES, explain
-from hubmerge.version import __version__
 from hubmerge.weights.hub_client import HASTY, PATIENT, retried
 from hubmerge.weights.reference import is_revision
 
@@ -16,7 +14,7 @@ def check_new_tag(repo_id: str, tag: str, *, token: str | None) -> None:
     if not is_revision(tag):
         raise PublishError(f"{tag!r} cannot be a tag", hint="Name another --tag.")
     try:
-        refs = retried(lambda: _api(token).list_repo_refs(repo_id), policy=HASTY)
+        refs = retried(lambda: hub_api(token).list_repo_refs(repo_id), policy=HASTY)
     except FAILURES as error:
         raise explain(error, repo_id, "read the tags of", token=token) from error
     if tag in [each.name for each in refs.tags]:
@@ -30,10 +28,6 @@ def create_tag(repo_id: str, tag: str, *, commit: str, token: str | None) -> Non
         PublishError: The Hub refuses; the commit stays as it is.
     """
     try:
-        retried(lambda: _api(token).create_tag(repo_id, tag=tag, revision=commit), policy=PATIENT)
+        retried(lambda: hub_api(token).create_tag(repo_id, tag=tag, revision=commit), policy=PATIENT)
     except FAILURES as error:
         raise explain(error, repo_id, f"tag {commit[:7]} as {tag} in", token=token) from error
-
-
-def _api(token: str | None) -> HfApi:
-    return HfApi(token=token, library_name="hubmerge", library_version=__version__)

@@ -235,17 +235,13 @@ def _with_standing_choice(documents: Documents, lock: LockFacts) -> Documents:
 
 def _title(status: MergeStatus) -> str:
     """Returns the title of the commit: what is followed."""
-    reasons = [f"{_words(parent)} of {parent.label}" for parent in status.parents if parent.is_stale]
+    reasons = [f"{' and '.join(parent.words)} of {parent.label}" for parent in status.parents if parent.is_stale]
     if status.is_recipe_changed:
         reasons.insert(0, "the recipe")
     if not reasons:
         return "Merge again"
     rest = f" and {len(reasons) - NAMED_IN_TITLE} more" if len(reasons) > NAMED_IN_TITLE else ""
     return f"Merge again: {', '.join(reasons[:NAMED_IN_TITLE])}{rest}"
-
-
-def _words(parent: ParentStatus) -> str:
-    return " and ".join(parent.words)
 
 
 def _way_out(status: MergeStatus, gone: Sequence[ParentStatus]) -> str:

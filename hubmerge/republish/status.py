@@ -101,7 +101,8 @@ def known(merge: FoundMerge) -> tuple[LockFacts, Recipe]:
         reason = notes[0].rstrip(".") if notes else f"it has no {LOCK_FILE}"
         raise SourceError(
             f"nobody recorded at which commits the parents of {merge.ref} were merged: {reason}",
-            hint="Make it again once from its recipe: hubmerge merge-and-push mergekit_config.yml "
+            hint=merge.lock_hint
+            or "Make it again once from its recipe: hubmerge merge-and-push mergekit_config.yml "
             f"{merge.repo_id or 'YOUR_NAME/YOUR_MODEL'}",
         )
     return merge.lock, merge.recipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import faulthandler
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def run_command(words: list[str], temporary: str, output: str, case: Case) -> No
 
     from hubmerge.cli import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     _write_to(output)
     faulthandler.dump_traceback_later(PATIENCE_SECONDS, file=sys.stderr)
     tempfile.tempdir = temporary

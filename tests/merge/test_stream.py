@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import signal
 import threading
 import time
 from collections import Counter
@@ -91,14 +92,19 @@ def test_a_failing_tensor_ends_the_others_before_the_file_is_given_back(tmp_path
 
 
 @pytest.fixture
-def no_collection() -> Iterator[None]:
-    """Without the garbage collector, in whose callbacks (hypothesis has one) Python swallows an interrupt."""
+def _heeded_interrupts() -> Iterator[None]:
+    """As at a terminal: a shell has its background jobs ignore Ctrl-C.
+
+    And without the garbage collector, in whose callbacks (hypothesis has one) Python swallows an interrupt.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()
     yield
     gc.enable()
+    signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("no_collection")
+@pytest.mark.usefixtures("_heeded_interrupts")
 def test_ctrl_c_ends_the_workers_before_the_file_is_given_back(tmp_path: Path) -> None:
     sink = Sink(seconds=0.001)
     with open_merge(whole("passthrough", many_tensors(tmp_path / "model"))) as merge:

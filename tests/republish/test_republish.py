@@ -279,6 +279,24 @@ def test_a_pull_request_brings_kept_and_new_files(merge: Published, tmp_path: Pa
     ]
 
 
+def test_a_pull_request_that_would_be_empty_is_not_opened(merge: Published) -> None:
+    merge.hub.requests.clear()
+    result = merge.run("republish", "--create-pr", "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["state"], told["new_commit"]) == (0, "up_to_date", merge.head())
+    assert list(merge.api.get_repo_discussions(merge.repo)) == []
+    assert merge.hub.requests.matching("POST .*/(discussions|commit/)") == []
+
+
+def test_a_pull_request_may_bring_small_files_alone(merge: Published) -> None:
+    config = json.loads((merge.folders[0] / "tokenizer_config.json").read_text())
+    merge.write("tokenizer_config.json", json.dumps(config | {"padding_side": "left"}), repo=merge.parents[0])
+    result = merge.run("republish", "--create-pr")
+    assert (result.exit_code, result.stdout) == (0, f"{merge.hub.endpoint}/{merge.repo}/discussions/1\n")
+    assert json.loads(merge.text("tokenizer_config.json", revision="refs/pr/1"))["padding_side"] == "left"
+    assert merge.shards("refs/pr/1") == merge.shards()
+
+
 def test_a_tag_names_the_new_commit_and_must_be_new(merge: Published) -> None:
     merge.change_weights(0)
     assert merge.run("republish", "--tag", "v2").exit_code == 0
