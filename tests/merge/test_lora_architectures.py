@@ -46,7 +46,7 @@ def assert_is_peft_s(base: Path, adapter: Path, tmp_path: Path) -> None:
     [
         {"target_modules": "all-linear"},
         {"target_modules": "all-linear", "bias": "all", "use_rslora": True},
-        {"target_modules": "all-linear", "bias": "lora_only", "layers_to_transform": [1], "lora_alpha": 3},
+        {"target_modules": "all-linear", "bias": "lora_only", "lora_alpha": 3},
     ],
     ids=str,
 )
