@@ -69,5 +69,6 @@ def test_a_head_that_is_called_otherwise_on_disk_is_refused(tmp_path: Path) -> N
     with pytest.raises(PlanError) as caught:
         plan_recipe(whole("passthrough", Path(f"{base}+{adapter}")))
     assert caught.value.problems == tuple(
-        f"{adapter}: base_model.model.lm_head.lora_{factor}.weight: it fits no tensor of {base}" for factor in "AB"
+        f"{adapter}: base_model.model.lm_head.{part}.weight: it fits no tensor of {base}"
+        for part in ("base_layer", "lora_A", "lora_B")
     )
