@@ -54,6 +54,7 @@ def _keys() -> Iterable[str]:
         yield _table(("key", "meaning"), [(f"`{name}`", meaning) for name, meaning in keys.items()])
     names = ", ".join(f"`{name}`" for name in FLOAT_CODES)
     yield f"A dtype is one of {names}."
+    yield "Arithmetic is fp32, or fp64 where an input, `dtype` or `out_dtype` is fp64; its result is rounded once."
     yield "A model is `org/name`, `org/name@revision`, a folder, or any of these with `+adapter`.\n"
 
 

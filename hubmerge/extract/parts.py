@@ -16,6 +16,7 @@ from hubmerge.merge.findings import Findings
 from hubmerge.merge.layers import Role, names_tower, part_in_layer, role
 from hubmerge.merge.planned import PlannedModel, PlannedTensor
 from hubmerge.weights.dtypes import is_float
+from hubmerge.weights.lora import bias_shows_transposed
 
 BODY_NAMES: Mapping[str, str] = {"h": "transformer", "blocks": "transformer", "layers": "model"}
 """What a list of layers is called -> the attribute that holds it and the embedding in a model with a head."""
@@ -219,20 +220,12 @@ def _with_transposed(parts: list[Part], ours: Mapping[str, str], finetuned: Plan
         if name.endswith(".bias")
     }
     in_layers = {part.name for part in parts if part.kind is Kind.LINEAR and part.group != part.module}
-    signs = [_sign(part, biases.get(part.module)) for part in parts if part.name in in_layers]
-    is_usual = any(sign is True for sign in signs)
+    signs = {part.name: bias_shows_transposed(part.finetuned.tensor.shape, biases.get(part.module)) for part in parts}
+    is_usual = any(signs[name] is True for name in in_layers)
     for part in parts:
-        sign = _sign(part, biases.get(part.module))
+        sign = signs[part.name]
         is_transposed = part.name in in_layers and (is_usual if sign is None else sign)
         yield replace(part, kind=Kind.TRANSPOSED) if is_transposed else part
-
-
-def _sign(part: Part, bias: tuple[int, ...] | None) -> bool | None:
-    """Returns whether a weight's bias shows that it is stored as `(in, out)`; None if it shows nothing."""
-    shape = part.finetuned.tensor.shape
-    if bias is None or len(shape) != 2 or shape[0] == shape[1] or bias not in ((shape[0],), (shape[1],)):
-        return None
-    return bias == (shape[1],)
 
 
 def _with_bias_kinds(parts: Iterator[Part]) -> Iterator[Part]:

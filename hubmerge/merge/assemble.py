@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from hubmerge.errors import RecipeError
-from hubmerge.merge.expr import Load, Merge, Same
+from hubmerge.merge.expr import AddLora, Expr, Load, Merge, RemapRows, Same
 from hubmerge.merge.findings import Findings
 from hubmerge.merge.layers import role
 from hubmerge.merge.methods import get_method
@@ -62,6 +62,15 @@ def assemble(
             _note_first_layers(parts, findings)
         made.append(MadeModule(module, part.method if part else None, layers, len(tensors) - before))
     return tuple(made), tensors
+
+
+def in_fp64(expr: Expr) -> Expr:
+    """Returns an expression whose adapters are added in fp64, as the merge that they belong to is computed."""
+    if isinstance(expr, AddLora):
+        return replace(expr, is_double=True)
+    if isinstance(expr, RemapRows):
+        return replace(expr, inputs=tuple(map(in_fp64, expr.inputs)))
+    return expr
 
 
 def _note_first_layers(parts: Sequence[Section], findings: Findings) -> None:
@@ -134,8 +143,16 @@ def _carried(recipe: Recipe, name: str, tensor: PlannedTensor) -> PlannedTensor:
     code = _stated_code(recipe)
     if code is None or code == tensor.dtype or not is_float(tensor.dtype):
         return replace(tensor, name=name)
-    settings = Settings(shared={}, inputs=({"scale": 1.0},))
-    expr = Merge("passthrough", name, (tensor.expr,), has_base=False, settings=settings, seed=recipe.seed, dtype=code)
+    expr = Merge(
+        method="passthrough",
+        name=name,
+        inputs=(in_fp64(tensor.expr) if recipe.is_double else tensor.expr,),
+        has_base=False,
+        settings=Settings(shared={}, inputs=({"scale": 1.0},)),
+        seed=recipe.seed,
+        dtype=code,
+        is_double=recipe.is_double,
+    )
     return PlannedTensor(name, code, tensor.shape, expr)
 
 
@@ -196,11 +213,12 @@ def _merged(recipe: Recipe, slot: Slot, inputs: Sequence[PlannedTensor], finding
     expr = Merge(
         method=method.name,
         name=slot.name,
-        inputs=tuple(tensor.expr for tensor in inputs),
+        inputs=tuple(in_fp64(tensor.expr) if recipe.is_double else tensor.expr for tensor in inputs),
         has_base=slot.section.has_base,
         settings=settings,
         seed=recipe.seed,
         dtype=stated,
+        is_double=recipe.is_double,
     )
     return PlannedTensor(slot.name, dtype, inputs[0].shape, expr)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hubmerge.lazy_torch import torch
+from hubmerge.merge.devices import to_host
 from hubmerge.merge.expr import AddLora, Dithered, Expr, Load, Merge, Random, RemapRows, Same, loads, walk
 from hubmerge.merge.holding import held_parts
 from hubmerge.merge.methods import get_method
@@ -54,7 +56,7 @@ def evaluate(
     """
     if isinstance(expr, Same):
         raise AssertionError("tensors without arithmetic are copied, not evaluated")
-    node = _Nodes(expr, source).node(expr)
+    node = Nodes(expr, source).node(expr)
     if blocks is None:
         blocks = blocks_of(node.shape, at_a_time=1 if needs_torch(expr) else RUN_BLOCKS)
     for block in blocks:
@@ -65,13 +67,8 @@ def evaluate(
 
 def open_operands(exprs: Sequence[Expr], source: Source) -> Callable[[Block], list[Values]]:
     """Returns what gives any whole rows of these expressions, which are of one shape."""
-    nodes = [_Nodes(expr, source).node(expr) for expr in exprs]
+    nodes = [Nodes(expr, source).node(expr) for expr in exprs]
     return lambda block: [node.load(block).numpy() for node in nodes]
-
-
-def open_node(expr: Expr, source: Source) -> Node:
-    """Returns what gives any block of an expression's value."""
-    return _Nodes(expr, source).node(expr)
 
 
 def needs_torch(expr: Expr) -> bool:
@@ -83,11 +80,14 @@ def _part_needs_torch(expr: Expr) -> bool:
     if not isinstance(expr, Merge):
         return not isinstance(expr, Load | Same)
     has_kernel = get_method(expr.method).compiled is not None
-    return expr.dtype == "F64" or not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)]))
+    return expr.is_double or not (has_kernel and can_run([load.tensor.dtype for load in loads(expr)]))
 
 
-class _Nodes:
-    """Makes the nodes of one expression; of what is held, one that all who use it share."""
+class Nodes:
+    """Makes the nodes of one expression; of what is held, one that all who use it share.
+
+    Where else than on the host something is computed, a class of its own says how it is held and merged there.
+    """
 
     def __init__(self, expr: Expr, source: Source) -> None:
         self._source = source
@@ -95,17 +95,25 @@ class _Nodes:
         self._shared: dict[int, Node] = {}
 
     def node(self, expr: Expr) -> Node:
+        """Returns what gives any block of the expression's value, or of a part of it."""
         if id(expr) not in self._held:
             return self._new(expr)
         if id(expr) not in self._shared:
-            self._shared[id(expr)] = Held(self._new(expr))
+            self._shared[id(expr)] = self._holding(self._new(expr))
         return self._shared[id(expr)]
+
+    def _holding(self, node: Node) -> Node:
+        """Returns a node that computes another's whole value once."""
+        return Held(node)
+
+    def _merging(self, expr: Merge) -> Node:
+        return Merged(expr, [self.node(operand) for operand in expr.inputs])
 
     def _new(self, expr: Expr) -> Node:
         if isinstance(expr, Merge):
-            return _Merged(expr, [self.node(operand) for operand in expr.inputs])
+            return self._merging(expr)
         if isinstance(expr, AddLora):
-            return Adapted(expr, self.node(expr.weight), Leaf(expr.a, self._source), Leaf(expr.b, self._source))
+            return Adapted(expr, *(self.node(operand) for operand in expr.inputs))
         if isinstance(expr, Dithered):
             return RandomlyRounded(expr, self.node(expr.value))
         if isinstance(expr, RemapRows):
@@ -116,30 +124,40 @@ class _Nodes:
         return Leaf(expr, self._source)
 
 
-class _Merged(Computed):
-    """A merge: its operands' blocks combined, with what the method prepared on the first use."""
+class Merged(Computed):
+    """A merge: its operands' blocks combined, with what the method prepared on the first use.
 
-    def __init__(self, expr: Merge, operands: Sequence[Node]) -> None:
+    Args:
+        expr: The merge.
+        operands: The nodes of its inputs.
+        blocks: Those in which a card passes over them, where compiled kernels do not run; None on the host.
+    """
+
+    def __init__(self, expr: Merge, operands: Sequence[Node], *, blocks: Sequence[Block] | None = None) -> None:
+        in_fp64 = expr.is_double or any(operand.is_double for operand in operands)
         self.shape = operands[0].shape
-        self.is_double = expr.dtype == "F64" or any(operand.is_double for operand in operands)
+        self.is_double = in_fp64 if expr.dtype is None else expr.dtype == "F64"
         self._expr = expr
         self._method = get_method(expr.method)
-        self._operands = _Operands(expr, operands, is_double=self.is_double)
+        self._operands = _Operands(expr, operands, is_double=in_fp64, blocks=blocks)
         self._prepared: tuple[Any, Kernel | None] | None = None
         self._room: Bytes = np.empty(0, np.uint8)
 
     def load(self, block: Block) -> Tensor:
+        """See `Node`."""
         state, _ = self._prepare()
         result = self._method.combine(self._operands.load(block), self._expr.settings, state, block)
         if self._expr.dtype is None:
             return result
-        return result.to(torch_dtype(self._expr.dtype)).to(result.dtype)
+        return result.to(torch_dtype(self._expr.dtype)).to(torch.float64 if self.is_double else torch.float32)
 
     @property
     def dtype(self) -> str:
+        """See `Node`."""
         return self._expr.dtype or super().dtype
 
     def rounded(self, block: Block, dtype: str) -> Bytes:
+        """See `Node`."""
         _, kernel = self._prepare()
         is_only_rounding = self._expr.dtype in (None, dtype) and dtype in DTYPE_CODES
         stored = self._operands.stored(block) if kernel and is_only_rounding else None
@@ -150,10 +168,12 @@ class _Merged(Computed):
         return result
 
     def operands(self, block: Block) -> list[Values]:
+        """See `Node`."""
         stored = self._operands.stored(block)
-        return [_decoded(each) for each in stored] if stored else [each.numpy() for each in self._operands.load(block)]
+        return [_decoded(each) for each in stored] if stored else [to_host(each) for each in self._operands.load(block)]
 
     def kept(self, block: Block) -> Sequence[Values] | None:
+        """See `Node`."""
         state, _ = self._prepare()
         if self._method.thinned is None:
             return None
@@ -170,26 +190,27 @@ class _Merged(Computed):
         if self._prepared is None:
             settings = self._expr.settings
             state = self._method.prepare(self._operands, settings) if self._method.prepare else None
-            self._prepared = state, self._method.compiled(settings, state) if self._method.compiled else None
+            has_kernel = self._method.compiled is not None and self._operands.have_kernels
+            self._prepared = state, self._method.compiled(settings, state) if has_kernel else None
         return self._prepared
 
 
 class _Operands:
     """The operands of one merge, as methods see them."""
 
-    def __init__(self, expr: Merge, nodes: Sequence[Node], *, is_double: bool) -> None:
+    def __init__(self, expr: Merge, nodes: Sequence[Node], *, is_double: bool, blocks: Sequence[Block] | None) -> None:
         self.name = expr.name
         self.shape = nodes[0].shape
         self.seed = expr.seed
         self.has_base = expr.has_base
         self._nodes = nodes
         self._is_double = is_double
-        self._have_kernels = not is_double and can_run([node.dtype for node in nodes])
-        has_compiled = self._have_kernels and get_method(expr.method).compiled is not None
-        self.blocks = blocks_of(self.shape, at_a_time=PASS_BLOCKS if has_compiled else 1)
+        self.have_kernels = blocks is None and not is_double and can_run([node.dtype for node in nodes])
+        has_compiled = self.have_kernels and get_method(expr.method).compiled is not None
+        self.blocks = blocks or blocks_of(self.shape, at_a_time=PASS_BLOCKS if has_compiled else 1)
 
     def stored(self, block: Block) -> list[Stored] | None:
-        return [node.stored(block) for node in self._nodes] if self._have_kernels else None
+        return [node.stored(block) for node in self._nodes] if self.have_kernels else None
 
     def load(self, block: Block) -> list[Tensor]:
         tensors = [node.load(block) for node in self._nodes]

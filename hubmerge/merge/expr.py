@@ -47,6 +47,7 @@ class AddLora:
         a: `(rank, in)`.
         b: `(out, rank)`.
         is_transposed: Whether W is `(in, out)`; embeddings are.
+        is_double: Whether it is computed in fp64 even where nothing that it is made from is fp64.
     """
 
     weight: Expr
@@ -54,6 +55,7 @@ class AddLora:
     b: Load
     scale: float
     is_transposed: bool
+    is_double: bool = False
 
     @property
     def inputs(self) -> tuple[Expr, ...]:
@@ -78,6 +80,7 @@ class Merge:
         seed: Seed of the recipe that this merge belongs to.
         dtype: safetensors code that the result is rounded to before anything else uses it; None to hand it on
             unrounded.
+        is_double: Whether it is computed in fp64 even where nothing that it is made from is fp64.
     """
 
     method: str
@@ -87,6 +90,7 @@ class Merge:
     settings: Settings
     seed: int
     dtype: str | None = None
+    is_double: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hubmerge.merge.devices import HOST
-from hubmerge.merge.expr import AddLora, Dithered, Expr, Gate, Load, Random, RemapRows, Routing, Same
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Gate, Load, Merge, Random, RemapRows, Routing, Same
 from hubmerge.merge.plan import Parent, Plan
 from hubmerge.merge.planned import PlannedTokenizer
 from hubmerge.version import __version__
@@ -111,17 +111,23 @@ class _Expressions:
         if isinstance(expr, Same):
             return ["same", inputs]
         if isinstance(expr, AddLora):
-            return ["add_lora", inputs, expr.scale, expr.is_transposed]
+            return ["add_lora", inputs, expr.scale, expr.is_transposed, *_width(expr)]
         if isinstance(expr, Dithered):
             return ["dithered", inputs, expr.name, expr.seed]
         if isinstance(expr, RemapRows):
             return ["rows", inputs, expr.index.digest, expr.shape]
         settings = [dict(expr.settings.shared), [dict(values) for values in expr.settings.inputs]]
-        return ["merge", expr.method, expr.name, inputs, expr.has_base, settings, expr.seed, expr.dtype]
+        stated = [expr.seed, expr.dtype, *_width(expr)]
+        return ["merge", expr.method, expr.name, inputs, expr.has_base, settings, *stated]
 
     def _routing(self, routing: Routing) -> list[Any]:
         layers = [{name: self.digest(weight) for name, weight in layer.items()} for layer in routing.layers]
         return [routing.mode, routing.prompts, self.digest(routing.embedding), layers, routing.config]
+
+
+def _width(expr: AddLora | Merge) -> list[str]:
+    """Returns what tells fp64 arithmetic that a recipe asks for; nothing for the usual one."""
+    return ["fp64"] if expr.is_double else []
 
 
 def _place(load: Load) -> list[Any]:

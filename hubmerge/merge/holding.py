@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from hubmerge.merge.expr import Dithered, Expr, Load, Merge, RemapRows, walk
+from hubmerge.merge.expr import AddLora, Dithered, Expr, Load, Merge, RemapRows, walk
 from hubmerge.merge.methods import get_method
 from hubmerge.weights.header import item_size
 
@@ -78,8 +78,13 @@ def _peak(expr: Expr, sizes: Mapping[int, int], shared: dict[int, bool]) -> tupl
 
 def _result_bytes(expr: Expr) -> int:
     stated = expr.dtype if isinstance(expr, Merge) else None
-    is_double = any(isinstance(part, Load) and part.tensor.dtype == "F64" for part in walk(expr))
-    return _elements(expr) * (item_size(stated) if stated else ARITHMETIC_BYTES[is_double])
+    return _elements(expr) * (item_size(stated) if stated else ARITHMETIC_BYTES[any(map(_asks_for_fp64, walk(expr)))])
+
+
+def _asks_for_fp64(part: Expr) -> bool:
+    if isinstance(part, AddLora | Merge):
+        return part.is_double
+    return isinstance(part, Load) and part.tensor.dtype == "F64"
 
 
 def _elements(expr: Expr) -> int:

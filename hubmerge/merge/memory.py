@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hubmerge.errors import LimitError
 from hubmerge.merge.expr import AddLora, Expr, Load, loads, walk
-from hubmerge.merge.holding import held_bytes_at_most
+from hubmerge.merge.holding import ARITHMETIC_BYTES, held_bytes_at_most
 from hubmerge.merge.methods.method import BLOCK_ELEMENTS
 from hubmerge.merge.plan import Plan
 from hubmerge.merge.stream import StreamOptions
@@ -155,9 +155,9 @@ def _work_bytes(expr: Expr) -> int:
 
 
 def _factor_bytes(expr: Expr) -> int:
-    """Returns the size of the adapters' matrices of one tensor in fp32: they are held whole."""
+    """Returns the size of the adapters' matrices of one tensor in the dtype of arithmetic: they are held whole."""
     adapted = (part for part in walk(expr) if isinstance(part, AddLora))
-    return sum(FP32_BYTES * (part.a.tensor.elements + part.b.tensor.elements) for part in adapted)
+    return sum(ARITHMETIC_BYTES[part.is_double] * (part.a.tensor.elements + part.b.tensor.elements) for part in adapted)
 
 
 def _machine_bytes() -> int | None:

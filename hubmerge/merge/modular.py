@@ -13,7 +13,7 @@ from hubmerge.errors import RecipeError
 from hubmerge.merge.findings import Findings
 from hubmerge.merge.methods import get_method
 from hubmerge.merge.methods.method import Base
-from hubmerge.merge.modules import Module, counterpart, module_called
+from hubmerge.merge.modules import Module, counterpart, modules_called
 from hubmerge.merge.planned import PlannedModel
 from hubmerge.merge.recipe import Recipe
 from hubmerge.merge.slots import ModelOf
@@ -42,13 +42,14 @@ def _stated(modules: Mapping[str, Recipe], donor: PlannedModel) -> dict[str, Rec
     """Returns the recipes of modules by the names that the modules have."""
     stated: dict[str, Recipe] = {}
     for name, part in modules.items():
-        module = module_called(donor.modules, name)
-        if module is None:
+        found = modules_called(donor.modules, name)
+        if not found:
             listing = ", ".join(map(str, donor.modules))
             raise RecipeError(f"{part.where}: {donor.label} has no module {name}; it has {listing}")
-        if module.name in stated:
-            raise RecipeError(f"{part.where}: another entry is about the module {module.name} already")
-        stated[module.name] = part
+        for module in found:
+            if module.name in stated:
+                raise RecipeError(f"{part.where}: another entry is about the module {module.name} already")
+            stated[module.name] = part if module.layers or len(found) == 1 else _whole(part)
     return stated
 
 

@@ -115,16 +115,18 @@ def find_modules(names: Iterable[str], config: Mapping[str, Any]) -> tuple[Modul
     )
 
 
-def module_called(modules: Sequence[Module], name: str) -> Module | None:
-    """Returns the module that a recipe means: by its name, or by a word that only its tensors have in their names.
+def modules_called(modules: Sequence[Module], name: str) -> tuple[Module, ...]:
+    """Returns the modules that a recipe means: the one of that name, or those that a word in tensors' names tells.
 
-    `text_decoder` is the language model of any model.
+    The word is in names of one module alone, or in every name of several: `visual` is Qwen2-VL's tower and its
+    projector. `text_decoder` is the language model of any model.
     """
-    exact = next((module for module in modules if module.name == name), None)
-    if exact is not None or name == LANGUAGE_MODULE:
-        return exact or next((module for module in modules if module.is_main), None)
-    having = [module for module in modules if any(f".{name}." in f".{tensor}" for tensor in module.names)]
-    return having[0] if len(having) == 1 else None
+    exact = tuple(module for module in modules if module.name == name)
+    if exact or name == LANGUAGE_MODULE:
+        return exact or tuple(module for module in modules if module.is_main)
+    having = tuple(module for module in modules if any(_has_word(tensor, name) for tensor in module.names))
+    is_whole = all(_has_word(tensor, name) for module in having for tensor in module.names)
+    return having if is_whole or len(having) == 1 else ()
 
 
 def counterpart(modules: Sequence[Module], module: Module) -> Module | None:
@@ -136,6 +138,10 @@ def counterpart(modules: Sequence[Module], module: Module) -> Module | None:
 def config_word(module: Module) -> re.Pattern[str] | None:
     """Returns what tells the entries of config.json that are about a module; None for the language model."""
     return None if module.is_main else _CONFIG_WORDS.get(module.name, re.compile(re.escape(module.name)))
+
+
+def _has_word(tensor: str, word: str) -> bool:
+    return f".{word}." in f".{tensor}"
 
 
 def _module(name: str, names: Sequence[str], layers: LayerStack | None, *, is_main: bool) -> Module:

@@ -210,7 +210,7 @@ class Adapted(Computed):
 
     def __init__(self, expr: AddLora, weight: Node, a: Node, b: Node) -> None:
         self.shape = weight.shape
-        self.is_double = weight.is_double or a.is_double or b.is_double
+        self.is_double = expr.is_double or weight.is_double or a.is_double or b.is_double
         self._expr = expr
         self._weight = weight
         self._stored_factors = (a, b)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hubmerge.merge.adapted import with_adapter
-from hubmerge.merge.assemble import MadeModule, assemble
+from hubmerge.merge.assemble import MadeModule, assemble, in_fp64
 from hubmerge.merge.chat_template import with_chat_template
 from hubmerge.merge.findings import Findings
 from hubmerge.merge.moe.assemble import assemble_mixture
@@ -63,7 +64,10 @@ class Planner:
             return tensors
         number, adapter = self._adapters[recipe.lora]
         bare = planned_model(label, donor=donor.donor, config=donor.config, tensors=tensors, tokenizer=donor.tokenizer)
-        return dict(with_adapter(bare, adapter, parent=number, findings=self._findings).tensors)
+        adapted = with_adapter(bare, adapter, parent=number, findings=self._findings).tensors
+        if not recipe.is_double:
+            return dict(adapted)
+        return {name: replace(tensor, expr=in_fp64(tensor.expr)) for name, tensor in adapted.items()}
 
     def _mixture(self, recipe: Recipe) -> tuple[PlannedModel, tuple[MadeModule, ...]]:
         """Returns the mixture of experts that a recipe makes; without tensors where nothing can be made."""

@@ -88,9 +88,16 @@ def fit_adapter(
     found = _Found(homes, base, token_tables)
     for name, info in adapter.items():
         found.add(name, info)
-    sideways = config.is_transposed or any(_is_sideways(pair, found.home(home)) for home, pair in found.pairs.items())
-    deltas = dict(found.deltas(config, is_transposed=sideways))
+    shown = any(_is_sideways(pair, found.home(home)) for home, pair in found.pairs.items())
+    deltas = dict(found.deltas(config, is_transposed=shown or _has_sideways(base)))
     return Fit(deltas, found.replacements, tuple(found.problems))
+
+
+def bias_shows_transposed(shape: Shape, bias: Shape | None) -> bool | None:
+    """Returns whether a weight's bias shows that it is stored as `(in, out)`; None if it shows nothing."""
+    if bias is None or len(shape) != 2 or shape[0] == shape[1] or bias not in ((shape[0],), (shape[1],)):
+        return None
+    return bias == (shape[1],)
 
 
 def module_of(name: str) -> str:
@@ -246,11 +253,18 @@ def _delta(pair: _Pair, config: LoraConfig, home: tuple[str, Shape], *, is_trans
     return Delta(a, b, config.scale_of(pair.module), sideways and (prefers_sideways or not straight))
 
 
+def _has_sideways(base: Mapping[str, tuple[str, Shape]]) -> bool:
+    """Whether biases of the base show that its weights are stored as `(in, out)`, as GPT-2's are."""
+    biases = {name.removesuffix(".bias"): shape for name, (_, shape) in base.items() if name.endswith(".bias")}
+    weights = {name.removesuffix(".weight"): shape for name, (_, shape) in base.items() if name.endswith(".weight")}
+    return any(bias_shows_transposed(shape, biases.get(module)) for module, shape in weights.items())
+
+
 def _is_sideways(pair: _Pair, home: tuple[str, Shape]) -> bool:
     """Whether a weight's shape shows that it is stored as `(in, out)`.
 
-    The flag in the config cannot be relied on: peft overwrites it by the last module that it wraps. A square weight
-    is taken to be stored as the others are.
+    `fan_in_fan_out` in the config cannot be relied on: peft goes by the class of each module, and overwrites the flag
+    by the last one that it wraps. A square weight is taken to be stored as the others are.
     """
     if len(pair.infos) < 2 or ".lora_embedding_" in pair.names["A"]:
         return False

@@ -58,7 +58,6 @@ class LoraConfig:
         rank: Inner dimension of B·A where no pattern says otherwise.
         alpha: The delta is B·A·alpha/rank, or B·A·alpha/√rank if `rank_stabilised` (https://arxiv.org/abs/2312.03732).
         rank_patterns: Patterns of module names with a rank of their own; the first match counts.
-        is_transposed: Whether the weights are stored as `(in, out)`, as GPT-2's are.
         saved_modules: Names, or last parts of names, of modules that the adapter replaces.
         keeps_tie: Whether a head that is tied to the embedding follows the adapter's change to it.
         base_model: What it was trained on, as peft loaded it.
@@ -69,7 +68,6 @@ class LoraConfig:
     rank_patterns: tuple[tuple[re.Pattern[str], int], ...]
     alpha_patterns: tuple[tuple[re.Pattern[str], float], ...]
     rank_stabilised: bool
-    is_transposed: bool
     saved_modules: tuple[str, ...]
     keeps_tie: bool
     base_model: str | None
@@ -110,7 +108,6 @@ def parse_lora_config(config: Mapping[str, Any], *, label: str) -> LoraConfig:
             (pattern, _alpha(value, where)) for pattern, value, where in _patterns(config, "alpha_pattern", label)
         ),
         rank_stabilised=bool(config.get("use_rslora")),
-        is_transposed=bool(config.get("fan_in_fan_out")),
         saved_modules=tuple(map(str, config.get("modules_to_save") or ())),
         keeps_tie=bool(config.get("ensure_weight_tying")),
         base_model=_text(config.get("base_model_name_or_path")),

@@ -198,12 +198,43 @@ def test_fp64_parents_are_merged_in_fp64(tmp_path: Path) -> None:
     assert torch.equal(result["w"], values)
 
 
-def test_a_merge_into_fp64_is_computed_in_fp64(tmp_path: Path, llamas: Llamas) -> None:
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_merge_into_fp64_is_computed_in_fp64(tmp_path: Path, llamas: Llamas, rounding: str) -> None:
     weights = [(model, {"weight": weight}) for model, weight in zip(llamas, (0.1, 0.2, 0.7), strict=True)]
     exact = [read_tensors(model) for model in llamas]
-    for name, tensor in merged(whole("linear", *weights, dtype="float64"), tmp_path / "out").items():
+    recipe = whole("linear", *weights, dtype="float64", rounding=rounding)
+    for name, tensor in merged(recipe, tmp_path / "out").items():
         expected = sum(weight * tensors[name].double() for weight, tensors in zip((0.1, 0.2, 0.7), exact, strict=True))
         torch.testing.assert_close(tensor, expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("out_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_fp64_arithmetic_is_rounded_to_a_smaller_out_dtype(tmp_path: Path, out_dtype: str, rounding: str) -> None:
+    terms = {"a": 2.0**25, "b": 1.0, "c": -(2.0**25)}
+    models = [write_tensors(tmp_path / name, {"w": torch.full((4, 4), value)}) for name, value in terms.items()]
+    recipe = whole("linear", *[(model, {"weight": 1}) for model in models], parameters={"normalize": False})
+    result = merged({**recipe, "dtype": "float64", "out_dtype": out_dtype, "rounding": rounding}, tmp_path / "out")
+    assert torch.equal(result["w"], torch.ones(4, 4, dtype=getattr(torch, out_dtype)))
+
+
+def test_a_merge_that_takes_what_fp64_arithmetic_was_rounded_to_is_the_published_steps(
+    tmp_path: Path, llamas: Llamas
+) -> None:
+    inner = {
+        **whole(
+            "linear", *[(model, {"weight": weight}) for model, weight in zip(llamas, (0.1, 0.2, 0.7), strict=True)]
+        ),
+        "dtype": "float64",
+        "out_dtype": "float32",
+    }
+    merged(inner, tmp_path / "inner")
+    weights = {"weight": 0.3}
+    tree = merged(whole("linear", (inner, weights), (llamas[0], weights), dtype="float32"), tmp_path / "tree")
+    steps = merged(
+        whole("linear", (tmp_path / "inner", weights), (llamas[0], weights), dtype="float32"), tmp_path / "steps"
+    )
+    assert all(torch.equal(tensor, steps[name]) for name, tensor in tree.items())
 
 
 def test_a_copy_is_the_parents_bytes_and_a_copy_to_another_dtype_its_values(tmp_path: Path, llamas: Llamas) -> None:

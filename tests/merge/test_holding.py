@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -83,6 +84,11 @@ def test_what_is_below_a_held_result_is_given_back_when_it_is_computed() -> None
         return slerp(linear(load(first), load(first + 1)), linear(load(first + 2), load(first + 3)))
 
     assert held_bytes_at_most(slerp(branch(0), branch(4))) == 4 * SIZE
+
+
+def test_a_result_in_fp64_takes_twice_the_memory() -> None:
+    inner = replace(linear(load(0), load(1)), dtype=None, is_double=True)
+    assert held_bytes_at_most(slerp(inner, load(2))) == 2 * SIZE
 
 
 def test_a_shared_result_counts_once() -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 import transformers
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.adapters import load, logits, merged_by_peft, rename_tensors, write_adapter
+from tests.adapters import ADAPTER_FILE, load, logits, merged_by_peft, rename_tensors, write_adapter
 from tests.checkpoints import read_tensors, write_llama, write_model
 from tests.merge.merging import merged
 from tests.merge.recipes import whole
@@ -189,6 +190,16 @@ def test_the_result_has_the_dtype_of_the_base_and_is_rounded_once(tmp_path: Path
     near = {name: tensor.bfloat16().float() for name, tensor in theirs.items()}
     for name, tensor in near.items():
         torch.testing.assert_close(ours[name].float(), tensor, rtol=2**-7, atol=1e-6)
+
+
+def test_an_fp64_recipe_adds_its_adapters_in_fp64(llama: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", llama, r=8, lora_alpha=4, target_modules=["q_proj"])
+    stored, name = read_tensors(llama), "model.layers.1.self_attn.q_proj.weight"
+    factors = load_file(adapter / ADAPTER_FILE)
+    a, b = (factors[f"base_model.model.{name.removesuffix('.weight')}.lora_{which}.weight"].double() for which in "AB")
+    recipe = whole("passthrough", Path(f"{llama}+{adapter}"), dtype="float64")
+    result = merged(recipe, tmp_path / "out")
+    torch.testing.assert_close(result[name], stored[name].double() + b @ a / 2, rtol=1e-14, atol=1e-14)
 
 
 def test_adapters_of_one_base_are_merged_like_any_models(llama: Path, tmp_path: Path) -> None:

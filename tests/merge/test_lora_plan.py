@@ -95,7 +95,7 @@ def test_the_normalised_recipe_has_the_adapter(llama: Path, adapter: Path) -> No
     assert fingerprint(again) == fingerprint(plan)
 
 
-@pytest.mark.parametrize("change", [{"lora_alpha": 9}, {"use_rslora": True}, {"fan_in_fan_out": True}])
+@pytest.mark.parametrize("change", [{"lora_alpha": 9}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 1}}])
 def test_what_the_adapter_s_config_decides_shows_in_the_fingerprint(
     llama: Path, adapter: Path, change: dict[str, Any]
 ) -> None:

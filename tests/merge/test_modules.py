@@ -16,7 +16,7 @@ from torch import Tensor
 from hubmerge.errors import PlanError, RecipeError
 from hubmerge.merge.explain import modules_text, parent_role
 from hubmerge.merge.expr import Merge
-from hubmerge.merge.modules import Module, find_modules, module_called
+from hubmerge.merge.modules import Module, find_modules, modules_called
 from hubmerge.merge.normalise import normalised_recipe
 from hubmerge.merge.pipeline import plan_recipe
 from hubmerge.weights.reference import parse_reference
@@ -101,13 +101,32 @@ def test_every_tensor_is_in_exactly_one_module(architecture: str) -> None:
 
 def test_modules_may_be_called_as_their_tensors_are() -> None:
     found = modules_of("qwen2-vl")
-    assert [module.name for word in ("blocks", "language_model") if (module := module_called(found, word))] == [
-        "vision_tower",
-        "text_decoder",
-    ]
-    assert module_called(found, "visual") is None  # the tower and the projector
-    assert module_called(found, "default") is None
-    assert module_called(modules_of("llama"), "text_decoder") == modules_of("llama")[0]
+    assert {
+        word: [module.name for module in modules_called(found, word)]
+        for word in ("blocks", "language_model", "visual", "merger", "model", "default")
+    } == {
+        "blocks": ["vision_tower"],
+        "language_model": ["text_decoder"],
+        "visual": ["vision_tower", "multi_modal_projector"],
+        "merger": ["multi_modal_projector"],
+        "model": [],
+        "default": [],
+    }
+    assert modules_called(modules_of("llama"), "text_decoder") == modules_of("llama")
+
+
+@pytest.mark.parametrize("slices", [False, True], ids=["models", "slices"])
+def test_one_word_may_mean_a_tower_and_its_projector(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, *, slices: bool
+) -> None:
+    first, second = pair_of(tmp_path_factory, "qwen2-vl")
+    sources = entries(first, second, weight=0.5)
+    rows = [{"sources": [{**source, "layer_range": [0, 2]} for source in sources]}]
+    visual = {"slices": rows} if slices else {"models": sources}
+    recipe = {**modular("linear", visual=visual), "base_model": str(first)}
+    a, b = read_tensors(first), read_tensors(second)
+    for name, tensor in merged(recipe, tmp_path / "out").items():
+        assert torch.equal(tensor, mean(a[name], b[name]) if "visual." in name else a[name]), name
 
 
 def test_a_stack_that_follows_the_layers_or_stands_beside_them_is_no_module() -> None:

@@ -67,6 +67,16 @@ def test_adapter_on_a_recipe_adds_what_peft_would(models: tuple[Path, Path, Path
     assert torch.equal(tuned["model.embed_tokens.weight"], plain["model.embed_tokens.weight"])
 
 
+def test_adapter_on_an_fp64_recipe_is_added_in_fp64(models: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    plain = merged(linear(models, dtype="float64"), tmp_path / "plain")
+    tuned = merged(linear(models, lora=str(models[2]), dtype="float64"), tmp_path / "tuned")
+    factors = load_file(models[2] / ADAPTER_FILE)
+    name = "model.layers.0.self_attn.q_proj"
+    a, b = (factors[f"base_model.model.{name}.lora_{factor}.weight"].double() for factor in "AB")
+    expected = plain[f"{name}.weight"] + (b @ a) * (8 / 2)
+    torch.testing.assert_close(tuned[f"{name}.weight"], expected, rtol=1e-14, atol=1e-14)
+
+
 def test_adapter_on_a_nested_recipe_is_part_of_that_one(models: tuple[Path, Path, Path], tmp_path: Path) -> None:
     inner = linear(models, lora=str(models[2]), dtype="float32")
     outer = {"merge_method": "passthrough", "models": [{"model": inner}]}

@@ -135,6 +135,21 @@ def test_a_square_weight_is_transposed_like_those_whose_shape_shows_it(flag: boo
     assert [delta.is_transposed for delta in fitted.deltas.values()] == [True, True]
 
 
+CONV1D: dict[str, Shape] = {
+    "h.0.attn.c_attn.weight": (8, 24),
+    "h.0.attn.c_attn.bias": (24,),
+    "h.0.attn.c_proj.weight": (8, 8),
+    "h.0.attn.c_proj.bias": (8,),
+}
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_square_weights_alone_are_stored_as_the_base_s_biases_show(flag: bool) -> None:
+    straight = fit(pair(Q_PROJ, (2, 8), (8, 2)), fan_in_fan_out=flag)
+    sideways = fit(pair("base_model.model.h.0.attn.c_proj", (2, 8), (8, 2)), CONV1D, fan_in_fan_out=flag)
+    assert [delta.is_transposed for fitted in (straight, sideways) for delta in fitted.deltas.values()] == [False, True]
+
+
 def test_a_convolution_is_a_matrix_of_its_kernels() -> None:
     base = {"model.layers.0.conv.weight": (16, 8, 3)}
     fitted = fit(pair("base_model.model.model.layers.0.conv", (2, 8, 3), (16, 2, 1)), base)

@@ -121,7 +121,7 @@ class _Assembly:
             name = self._decoder.name_in_layer(layer, new)
             if self._fits(self._decoder.name_in_layer(layer, part), found, own, model.label) and found:
                 factor = expert.residual_scale if part == RESIDUAL_PART else 1.0
-                expr = _scaled(found, name, noise=expert.noise_scale, factor=factor, seed=self.recipe.seed)
+                expr = _scaled(found, name, self.recipe, noise=expert.noise_scale, factor=factor)
                 yield PlannedTensor(name, self._dtype, found.shape, expr)
 
     def _fits(self, name: str, found: PlannedTensor | None, own: PlannedTensor | None, label: str) -> bool:
@@ -181,16 +181,18 @@ def _in_layer(model: PlannedModel, layer: int, part: str) -> PlannedTensor | Non
     return model.find(main.name_in_layer(layer, part)) if main and layer < main.layer_count else None
 
 
-def _scaled(tensor: PlannedTensor, name: str, *, noise: float, factor: float, seed: int) -> Expr:
+def _scaled(tensor: PlannedTensor, name: str, recipe: Recipe, *, noise: float, factor: float) -> Expr:
     """Returns factor·(W + noise·N(0, 1)); W itself where neither is asked for."""
     if noise == 0 and factor == 1:
         return tensor.expr
     terms: list[tuple[Expr, float]] = [(tensor.expr, factor)]
     if noise:
-        terms.append((Random(name, tensor.shape, seed, "normal"), factor * noise))
+        terms.append((Random(name, tensor.shape, recipe.seed, "normal"), factor * noise))
     settings = Settings(shared={"normalize": False}, inputs=tuple({"weight": weight} for _, weight in terms))
     inputs = tuple(expr for expr, _ in terms)
-    return Merge("linear", name, inputs, has_base=False, settings=settings, seed=seed)
+    return Merge(
+        "linear", name, inputs, has_base=False, settings=settings, seed=recipe.seed, is_double=recipe.is_double
+    )
 
 
 def _shape_text(tensor: PlannedTensor) -> str:

@@ -169,6 +169,11 @@ class Recipe:
     where: str = field(default="", compare=False)
 
     @property
+    def is_double(self) -> bool:
+        """Whether its arithmetic is done in fp64, whatever the models hold."""
+        return "float64" in (self.dtype, self.out_dtype)
+
+    @property
     def donor(self) -> Source:
         """The model that gives config.json and what stands beside it."""
         if self.base_model is not None:

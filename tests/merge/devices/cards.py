@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -59,12 +60,14 @@ class HostCard:
 
 @dataclass(frozen=True)
 class Memory:
-    """Source tensors by name."""
+    """Source tensors by name, and how often each was read."""
 
     tensors: dict[str, Tensor]
+    reads: Counter[str] = field(default_factory=Counter)
 
     def open(self, load: Load) -> MemoryBytes:
-        return MemoryBytes(self.tensors[load.tensor.name].contiguous().view(torch.uint8).numpy().reshape(-1))
+        name = load.tensor.name
+        return MemoryBytes(self.tensors[name].contiguous().view(torch.uint8).numpy().reshape(-1), name, self.reads)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,11 @@ class MemoryBytes:
     """The data of one of them."""
 
     data: Bytes
+    name: str
+    reads: Counter[str]
 
     def read(self, start: int, stop: int) -> Bytes:
+        self.reads[self.name] += 1
         return self.data[start:stop]
 
 

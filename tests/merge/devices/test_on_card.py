@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -28,6 +28,9 @@ LARGE = (1_025, 333)
 """Three blocks that begin at odd elements."""
 TIES = Case("ties", 4, True, {"weight": [0.5, 0.75, 0.25], "density": 0.4})
 DARE = Case("dare_ties", 4, True, {"weight": 0.5, "density": 0.5})
+SLERP = Case("slerp", 2, True, {"t": 0.3})
+MEAN = Case("linear", 2, False, {"weight": 0.5})
+rooms = pytest.mark.parametrize("room_bytes", [1 << 40, 0], ids=["room", "no room"])
 
 
 def test_large_means_several_blocks() -> None:
@@ -83,19 +86,47 @@ def test_what_stays_on_the_card_is_sent_once(case: Case) -> None:
     assert narrow.sent_bytes >= 2 * kept.sent_bytes
 
 
-@pytest.mark.parametrize("room_bytes", [1 << 40, 0])
+@rooms
+@pytest.mark.parametrize("is_double", [False, True], ids=["fp32", "fp64"])
 @pytest.mark.parametrize("dtype", [None, "F16"])
-def test_merges_within_merges_are_the_hosts(dtype: str | None, room_bytes: int) -> None:
-    tree, memory = _tree(dtype)
+def test_merges_within_merges_are_the_hosts(dtype: str | None, room_bytes: int, *, is_double: bool) -> None:
+    tree, memory = _tree(dtype, is_double=is_double)
     expected = on_host(tree, memory, "BF16")
     with MadeUpCuda():
         assert same_bits(on_card(tree, memory, "BF16", MadeUpCard(room_bytes=room_bytes)), expected)
 
 
-def _tree(dtype: str | None) -> tuple[Merge, Memory]:
+def _tree(dtype: str | None, *, is_double: bool) -> tuple[Merge, Memory]:
     loads, memory = loads_of([tensor.bfloat16() for tensor in TIES.tensors(SMALL)])
-    inner = merge_of(DARE, loads, dtype=dtype)
-    return merge_of(Case("slerp", 2, True, {"t": 0.3}), (inner, loads[2])), memory
+    inner = replace(merge_of(DARE, loads, dtype=dtype), is_double=is_double)
+    return merge_of(SLERP, (inner, loads[2])), memory
+
+
+@rooms
+def test_branches_that_meet_again_at_each_of_forty_steps_cost_no_more_than_the_steps(room_bytes: int) -> None:
+    (first, second, *_), memory = loads_of([tensor.float() for tensor in TIES.tensors(SMALL)])
+    tree = merge_of(MEAN, (first, second))
+    for _ in range(40):
+        tree = merge_of(MEAN, (tree, merge_of(SLERP, (tree, first))), dtype="F32")
+    expected = on_host(tree, memory, "F32")
+    memory.reads.clear()
+    with MadeUpCuda():
+        assert same_bits(on_card(tree, memory, "F32", MadeUpCard(room_bytes=room_bytes)), expected)
+    assert memory.reads[second.tensor.name] == 1
+
+
+@rooms
+def test_a_merge_whose_rows_are_gathered_is_computed_once_for_host_and_card(room_bytes: int) -> None:
+    loads, memory = loads_of([tensor.float() for tensor in TIES.tensors(SMALL)])
+    inner = merge_of(TIES, loads, dtype="BF16")
+    turned = RemapRows((inner,), row_map([[(0, row)] for row in reversed(range(SMALL[0]))]), SMALL)
+    tree = merge_of(SLERP, (merge_of(MEAN, (inner, turned)), inner))
+    expected = on_host(tree, memory, "F32")
+    on_host_alone = memory.reads.copy()
+    memory.reads.clear()
+    with MadeUpCuda():
+        assert same_bits(on_card(tree, memory, "F32", MadeUpCard(room_bytes=room_bytes)), expected)
+    assert memory.reads == on_host_alone
 
 
 def test_an_adapter_is_added_on_the_card() -> None:
@@ -185,6 +216,16 @@ def test_who_looks_on_sees_blocks_of_the_host_with_the_same_values(case: Case) -
 
 def _dtype(code: str) -> torch.dtype:
     return {"BF16": torch.bfloat16, "F32": torch.float32}[code]
+
+
+@pytest.mark.parametrize("code", ["F64", "F32"])
+def test_a_recipe_may_ask_for_fp64(code: str) -> None:
+    loads, memory = loads_of([torch.full(SMALL, value) for value in (2.0**25, 1.0, -(2.0**25))])
+    total = Case("linear", 3, False, {"weight": 1.0, "normalize": False})
+    merge = replace(merge_of(total, loads, dtype=code), is_double=True)
+    with MadeUpCuda():
+        found = on_card(merge, memory, code, MadeUpCard())
+    assert found.tolist() == on_host(merge, memory, code).tolist() == [1.0] * found.numel()
 
 
 def test_fp64_stays_fp64() -> None:
