@@ -190,8 +190,8 @@ class Merged(Computed):
         if self._prepared is None:
             settings = self._expr.settings
             state = self._method.prepare(self._operands, settings) if self._method.prepare else None
-            has_kernel = self._method.compiled is not None and self._operands.have_kernels
-            self._prepared = state, self._method.compiled(settings, state) if has_kernel else None
+            compiled = self._method.compiled if self._operands.have_kernels else None
+            self._prepared = state, compiled(settings, state) if compiled else None
         return self._prepared
 
 
