@@ -25,11 +25,12 @@ from huggingface_hub.utils.sha import git_hash
 
 from hubmerge.errors import PublishError
 from hubmerge.publish.abandoned import BRANCH_PREFIX, SHARD_SUFFIX, staged_in_repo, told
-from hubmerge.publish.hub_repo import DEFAULT_BRANCH, CommitOperation, HubRepo
+from hubmerge.publish.hub_repo import CommitOperation, HubRepo
 from hubmerge.publish.plan_note import NOTE_FILE, PlanNote
 from hubmerge.publish.publisher import KeptShard, Published, StagedShard
 from hubmerge.publish.refusals import FAILURES, explain, moved_error, overtaken
 from hubmerge.publish.workspace import Workspace
+from hubmerge.weights.checkpoint import DEFAULT_BRANCH
 from hubmerge.weights.hub_client import HASTY, PATIENT, check_token, retried
 from hubmerge.weights.reference import is_revision
 from hubmerge.weights.shards import FinishedShard

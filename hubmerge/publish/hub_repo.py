@@ -15,8 +15,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.errors import PublishError
 from hubmerge.version import __version__
+from hubmerge.weights.checkpoint import DEFAULT_BRANCH
 
-DEFAULT_BRANCH = "main"
 EXISTS = 409
 
 CommitOperation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete

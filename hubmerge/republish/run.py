@@ -21,11 +21,11 @@ from hubmerge.merge.plan_note import plan_note
 from hubmerge.merge.progress import Progress, Silent
 from hubmerge.merge.recipe import Recipe
 from hubmerge.publish import HubPublisher, HubTarget, Published
-from hubmerge.publish.hub_repo import DEFAULT_BRANCH
 from hubmerge.publish.tags import check_new_tag, create_tag
 from hubmerge.republish.changes import Change, MergeStatus, ParentStatus, change_facts
 from hubmerge.republish.status import known, status_of
 from hubmerge.republish.work import Work, kept_shards, work_of
+from hubmerge.weights.checkpoint import DEFAULT_BRANCH
 
 DIAGNOSTICS_LIMIT_BYTES = 64 << 20
 """A merge of thirty parents with a thousand tensors stays below it."""

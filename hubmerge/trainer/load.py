@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmerge.errors import TrainError
+from hubmerge.weights.checkpoint import DEFAULT_BRANCH
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +107,7 @@ def load_model(
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(
                 weights.path,
-                revision=weights.revision or "main",
+                revision=weights.revision or DEFAULT_BRANCH,
                 dtype=dtype_of(precision),
                 quantization_config=config,
                 device_map=device,

@@ -22,6 +22,7 @@ from hubmerge.publish import FolderPublisher, HubPublisher, HubTarget, Published
 from hubmerge.trainer.settings import DpoSettings, Result
 from hubmerge.trainer.story import ADAPTER_FOLDER, CURVES_FILE, Story, adapter_sha256, tuning_facts
 from hubmerge.trainer.train import ADAPTER_FILES
+from hubmerge.weights.checkpoint import DEFAULT_BRANCH
 from hubmerge.weights.reference import ModelRef
 from hubmerge.weights.shard_index import INDEX_FILE
 from hubmerge.weights.shards import FinishedShard, hash_file
@@ -96,7 +97,7 @@ def _publisher(finished: Finished, result: Result, *, token: str | None) -> Publ
     hub = HubTarget(
         result.push_to,
         f"Tune with DPO on {', '.join(data.name for data in finished.story.data)}",
-        revision=result.revision or "main",
+        revision=result.revision or DEFAULT_BRANCH,
         private=result.private or None,
         create_pr=result.create_pr,
     )

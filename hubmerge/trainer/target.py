@@ -9,6 +9,7 @@ from hubmerge.merge.recipe import Recipe
 from hubmerge.publish.access import prepare_repo
 from hubmerge.publish.folder import STAGING_PREFIX
 from hubmerge.trainer.settings import DpoSettings
+from hubmerge.weights.checkpoint import DEFAULT_BRANCH
 
 
 def check_target(settings: DpoSettings) -> None:
@@ -21,7 +22,7 @@ def check_target(settings: DpoSettings) -> None:
             f"a tuning has one target, and two are named: {result.push_to} and the folder {result.folder}",
             hint="Leave one of them out.",
         )
-    if result.create_pr and result.revision not in (None, "main"):
+    if result.create_pr and result.revision not in (None, DEFAULT_BRANCH):
         raise TrainError("a pull request goes to main", hint=f"Leave out the branch {result.revision}.")
     is_local = isinstance(settings.model, Recipe) or settings.model.is_local
     if result.publish == "adapter" and result.push_to is not None and is_local:
@@ -50,7 +51,7 @@ def prepare_target(settings: DpoSettings, *, token: str | None) -> None:
 
 
 def _is_aside(settings: DpoSettings) -> bool:
-    return settings.result.create_pr or settings.result.revision not in (None, "main")
+    return settings.result.create_pr or settings.result.revision not in (None, DEFAULT_BRANCH)
 
 
 def _check_folder(folder: Path) -> None:

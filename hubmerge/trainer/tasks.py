@@ -10,6 +10,7 @@ from typing import Any
 from hubmerge.card.facts import Benchmark
 from hubmerge.errors import TrainError
 from hubmerge.trainer.load import Weights
+from hubmerge.weights.checkpoint import DEFAULT_BRANCH
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
@@ -32,7 +33,7 @@ def run_tasks(tasks: Sequence[str], *, before: Weights, after: Path | None, adap
     """
     if not tasks:
         return {}
-    untuned = {"pretrained": before.path, "revision": before.revision or "main"}
+    untuned = {"pretrained": before.path, "revision": before.revision or DEFAULT_BRANCH}
     tuned = {**untuned, "peft": str(adapter)} if after is None else {"pretrained": str(after)}
     first, second = (_evaluated(tasks, arguments) for arguments in (untuned, tuned))
     return {task: {"before": first.get(task), "after": second.get(task)} for task in tasks}
